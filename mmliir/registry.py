@@ -1,0 +1,26 @@
+"""Registries: children of MMEngine's, each told where its components live, so that a name is found without imports."""
+
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import METRICS as MMENGINE_METRICS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
+from mmengine.registry import PARAM_SCHEDULERS as MMENGINE_PARAM_SCHEDULERS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine.registry import Registry
+
+MODELS = Registry('model', parent=MMENGINE_MODELS, locations=['mmliir.models'], scope='mmliir')
+DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, locations=['mmliir.datasets'], scope='mmliir')
+DATA_SAMPLERS = Registry('data sampler', parent=MMENGINE_DATA_SAMPLERS, locations=['mmliir.engine'], scope='mmliir')
+TRANSFORMS = Registry(
+    'transform', parent=MMENGINE_TRANSFORMS, locations=['mmliir.datasets.transforms'], scope='mmliir'
+)
+METRICS = Registry('metric', parent=MMENGINE_METRICS, locations=['mmliir.evaluation.metrics'], scope='mmliir')
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, locations=['mmliir.engine.hooks'], scope='mmliir')
+OPTIM_WRAPPERS = Registry(
+    'optimizer wrapper', parent=MMENGINE_OPTIM_WRAPPERS, locations=['mmliir.engine'], scope='mmliir'
+)
+PARAM_SCHEDULERS = Registry(
+    'parameter scheduler', parent=MMENGINE_PARAM_SCHEDULERS, locations=['mmliir.engine'], scope='mmliir'
+)
