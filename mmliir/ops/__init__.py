@@ -1,0 +1,26 @@
+"""Pure functions on tensors: the core of the toolbox. They import nothing of ours but each other."""
+
+from mmliir.ops.affinity import joint_softmax, negatives_logsumexp
+from mmliir.ops.color import lab_to_rgb, rgb_to_lab
+from mmliir.ops.coords import cells_to_pixels, coordinate_grid, pixels_to_cells
+from mmliir.ops.gaussian_mixture import fit_mixture, fit_mixture_rows
+from mmliir.ops.local_window import window_logits, window_offsets, window_readout, window_validity
+from mmliir.ops.resize import resize_label_map, upsample_field
+
+__all__ = [
+    'cells_to_pixels',
+    'coordinate_grid',
+    'fit_mixture',
+    'fit_mixture_rows',
+    'joint_softmax',
+    'lab_to_rgb',
+    'negatives_logsumexp',
+    'pixels_to_cells',
+    'resize_label_map',
+    'rgb_to_lab',
+    'upsample_field',
+    'window_logits',
+    'window_offsets',
+    'window_readout',
+    'window_validity',
+]
