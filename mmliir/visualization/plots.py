@@ -1,0 +1,210 @@
+"""Curves and bars as inline SVG: text, so that pages stay small, sharp and readable in light and dark.
+
+Colours come from the CSS variables `--series-1` ... of the page, with fallbacks; text takes the page's colour and
+font. The functions return one `<svg>` element for an HTML page and need no plotting library.
+"""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+
+SERIES_COLORS = ('#2f6fde', '#e0762b', '#16967a', '#a94fc4', '#c23b55', '#7c8593')
+_WIDTH, _HEIGHT = 360, 220
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 12, 26
+_MAX_POINTS = 400
+
+
+def series_color(index: int) -> str:
+    """Return the CSS colour of series `index`, 0-based; the colours repeat after the last."""
+    index %= len(SERIES_COLORS)
+    return f'var(--series-{index + 1}, {SERIES_COLORS[index]})'
+
+
+def format_number(value: float) -> str:
+    """Write a number in about three digits, for axes and captions."""
+    if not math.isfinite(value):
+        return '–'
+    if value == 0:
+        return '0'
+    if abs(value) >= 1e6 or abs(value) < 1e-3:
+        return f'{value:.2g}'
+    if abs(value) >= 100:
+        return f'{value:,.0f}'
+    return f'{value:.3g}'
+
+
+def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Choose round numbers (steps of 1, 2, 2.5, 5 times a power of ten) inside of [low, high]."""
+    if not (math.isfinite(low) and math.isfinite(high)) or high <= low:
+        raise ValueError(f'Ticks need finite low < high; got {low}, {high}.')
+    raw = (high - low) / max(1, count)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [number * step for number in range(first, last + 1)]
+
+
+def smooth(values: Sequence[float], window: int) -> list[float]:
+    """Average each value with its neighbours, `window` values in all; fewer at the ends, non-finite ones left out.
+
+    Returns:
+        As many values as came; NaN where no finite one lies in the window.
+    """
+    if window < 1:
+        raise ValueError(f'A window holds at least one value; got {window}.')
+    half = window // 2
+    smoothed = []
+    for index in range(len(values)):
+        near = [v for v in values[max(0, index - half) : index + half + 1] if math.isfinite(v)]
+        smoothed.append(sum(near) / len(near) if near else math.nan)
+    return smoothed
+
+
+def thin_out(points: Sequence[tuple[float, float]], limit: int = _MAX_POINTS) -> list[tuple[float, float]]:
+    """Keep at most about `limit` points of a long curve: the lowest and the highest of each stretch.
+
+    Peaks stay visible, which taking each n-th point would not give. First and last point are kept.
+    """
+    if len(points) <= limit:
+        return list(points)
+    stretch = math.ceil(len(points) / (limit // 2))
+    kept = {0, len(points) - 1}
+    for start in range(0, len(points), stretch):
+        numbers = [n for n in range(start, min(start + stretch, len(points))) if math.isfinite(points[n][1])]
+        if numbers:
+            kept |= {min(numbers, key=lambda n: points[n][1]), max(numbers, key=lambda n: points[n][1])}
+    return [points[n] for n in sorted(kept)]
+
+
+def _path(points: Sequence[tuple[float, float]], to_x, to_y) -> str:
+    """Build the `d` of a path; a non-finite value is a gap, and a point between two gaps a dot."""
+    parts, pen_down = [], False
+    for position, (x, y) in enumerate(points):
+        if not math.isfinite(y):
+            pen_down = False
+            continue
+        parts.append(f'{"L" if pen_down else "M"}{to_x(x):.1f} {to_y(y):.1f}')
+        last = position + 1 == len(points) or not math.isfinite(points[position + 1][1])
+        if not pen_down and last:
+            parts.append('h.1')
+        pen_down = True
+    return ''.join(parts)
+
+
+def line_chart(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    y_range: tuple[float, float] | None = None,
+    smoothing: int = 1,
+    x_label: str = 'iteration',
+    percent: bool = False,
+) -> str:
+    """Draw curves over one axis as an inline SVG of 360 x 220 units.
+
+    Args:
+        series: Name -> points (x, y). A non-finite y is a gap.
+        y_range: Lowest and highest y of the axis; None fits the finite values.
+        smoothing: Points of the moving average drawn over the thin raw curve; 1 draws the raw curve only.
+        x_label: What x counts.
+        percent: Write y as 100 * y, for scores that are fractions.
+
+    Returns:
+        One `<svg>` element; names are escaped.
+    """
+    finite = [(x, y) for points in series.values() for x, y in points if math.isfinite(x) and math.isfinite(y)]
+    if not finite:
+        names = ', '.join(series) or 'no series'
+        raise ValueError(f'A curve needs at least one finite value; got none in {names}.')
+    xs, ys = [x for x, _ in finite], [y for _, y in finite]
+    x_low, x_high = min(xs), max(xs)
+    if x_high == x_low:
+        x_low, x_high = x_low - 0.5, x_high + 0.5
+    low, high = y_range or (min(ys), max(ys))
+    if y_range is None:
+        margin = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+        low, high = low - margin, high + margin
+
+    def to_x(x: float) -> float:
+        return _LEFT + (x - x_low) / (x_high - x_low) * (_WIDTH - _LEFT - _RIGHT)
+
+    def to_y(y: float) -> float:
+        return _TOP + (1 - (min(max(y, low), high) - low) / (high - low)) * (_HEIGHT - _TOP - _BOTTOM)
+
+    title = html.escape(', '.join(series))
+    parts = [
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{title}" '
+        'font-size="11" fill="currentColor">'
+    ]
+    for tick in nice_ticks(low, high):
+        y, text = to_y(tick), format_number(tick * 100 if percent else tick)
+        parts.append(
+            f'<path d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}" stroke="currentColor" stroke-opacity=".13"/>'
+            f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" opacity=".7">{text}</text>'
+        )
+    ticks = [tick for tick in nice_ticks(x_low, x_high) if x_high - x_low < 2 or tick == round(tick)]
+    for tick in ticks:
+        x = to_x(tick)
+        anchor = 'end' if x > _WIDTH - _RIGHT - 16 else 'middle'
+        parts.append(
+            f'<text x="{x:.1f}" y="{_HEIGHT - 8}" text-anchor="{anchor}" opacity=".7">{format_number(tick)}</text>'
+        )
+    parts.append(
+        f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - _BOTTOM - 5}" text-anchor="end" opacity=".55" '
+        f'font-size="10">{html.escape(x_label)}</text>'
+    )
+    for index, points in enumerate(series.values()):
+        style = f'fill="none" stroke-linejoin="round" stroke-linecap="round" style="stroke:{series_color(index)}"'
+        raw = _path(thin_out(points), to_x, to_y)
+        if smoothing > 1:
+            parts.append(f'<path d="{raw}" {style} stroke-width="1" stroke-opacity=".3"/>')
+            averaged = smooth([y for _, y in points], smoothing)
+            raw = _path(thin_out([(x, y) for (x, _), y in zip(points, averaged, strict=True)]), to_x, to_y)
+        parts.append(f'<path d="{raw}" {style} stroke-width="2"/>')
+    parts.append('</svg>')
+    return ''.join(parts)
+
+
+def bar_chart(groups: Mapping[str, Mapping[str, float | None]], percent: bool = True) -> str:
+    """Draw horizontal bars from 0 to 1, one group a sequence, as an inline SVG that is as wide as its place.
+
+    Args:
+        groups: Group name -> bar name -> score, a fraction from 0 to 1. None or a non-finite score draws a dash.
+            Bar number n has the colour of series n.
+        percent: Write 100 * score.
+
+    Returns:
+        One `<svg>` element without a `viewBox`: bars grow with the page, text keeps its size. Names are escaped.
+    """
+    if not groups:
+        raise ValueError('A bar chart needs at least one group; got none.')
+    parts, y = [], 0
+    for name, bars in groups.items():
+        parts.append(f'<text x="0" y="{y + 13}" font-weight="600">{html.escape(name)}</text>')
+        y += 19
+        for index, (bar, score) in enumerate(bars.items()):
+            missing = score is None or not math.isfinite(score)
+            if not missing and not 0 <= score <= 1:
+                raise ValueError(f'Bar {bar!r} of {name!r}: expected a fraction from 0 to 1, got {score}.')
+            width = 0 if missing else score * 86  # per cent of the width; the rest is for the number
+            text = '–' if missing else (f'{score * 100:.1f}' if percent else f'{score:.3f}')
+            parts.append(
+                f'<rect x="0" y="{y}" width="86%" height="11" rx="3" opacity=".07"/>'
+                f'<rect x="0" y="{y}" width="{width:.2f}%" height="11" rx="3" style="fill:{series_color(index)}">'
+                f'<title>{html.escape(f"{name}, {bar}: {text}")}</title></rect>'
+                f'<text x="100%" y="{y + 10}" text-anchor="end">{text}</text>'
+            )
+            y += 15
+        y += 9
+    return (
+        f'<svg class="bars" width="100%" height="{y}" role="img" font-size="12" fill="currentColor">'
+        + ''.join(parts)
+        + '</svg>'
+    )
+
+
+def legend(names: Sequence[str]) -> str:
+    """Write the names of series with their colours, as one `<p class="legend">`."""
+    items = ''.join(
+        f'<span><i style="background:{series_color(index)}"></i>{html.escape(name)}</span>'
+        for index, name in enumerate(names)
+    )
+    return f'<p class="legend">{items}</p>'
