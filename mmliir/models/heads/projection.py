@@ -1,0 +1,28 @@
+"""Projection from the encoder's channels to those the affinity is computed on."""
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmliir.registry import MODELS
+
+
+@MODELS.register_module()
+class ConvProjection(BaseModule):
+    """One convolution with bias and nothing after it (256 -> 64 in MAST; liir.md section 1.1).
+
+    Args:
+        in_channels: Channels of the backbone.
+        out_channels: Channels of the affinity's features.
+        kernel_size: Odd side of the kernel.
+    """
+
+    def __init__(self, in_channels: int = 256, out_channels: int = 64, kernel_size: int = 3):
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f'kernel_size must be odd, got {kernel_size}')
+        self.out_channels = out_channels
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, in_channels, h, w) -> (B, out_channels, h, w)."""
+        return self.conv(features)

@@ -1,0 +1,145 @@
+"""Features of frames of other videos: the negatives of LIIR's inter-video reconstruction.
+
+Shape letters: N stored frames, C channels, h w cells, Q bank entries, B batch.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Entries drawn from the bank: `features` (Q, C) and the `video_ids` (Q,) they come from."""
+
+    features: Tensor
+    video_ids: Tensor
+
+
+class FeatureBank:
+    """First-in-first-out store of the last frames' features, with the video each came from.
+
+    A plain object on purpose: as a module buffer it would be broadcast by DistributedDataParallel in every forward.
+    The memory-bank hook saves it in checkpoints through `state_dict`.
+
+    Args:
+        num_frames: Capacity in frames; 1,440 in the paper.
+        points_per_frame: Entries drawn from each stored frame; 4 in the paper.
+        sample: 'step' keeps whole maps and draws other points at every step, shared by all queries (the default
+            reading, liir.md A9); 'enqueue' draws the points once, when a frame enters: 1,000 times smaller.
+        dtype: Type in which features are kept.
+    """
+
+    def __init__(
+        self,
+        num_frames: int = 1440,
+        points_per_frame: int = 4,
+        sample: str = 'step',
+        dtype: torch.dtype = torch.bfloat16,
+    ):
+        if num_frames < 1 or points_per_frame < 1:
+            raise ValueError(
+                f'the bank needs at least one frame and one point, got {num_frames} frames x {points_per_frame} points'
+            )
+        if sample not in ('step', 'enqueue'):
+            raise ValueError(f"sample must be 'step' or 'enqueue', got {sample!r}")
+        self.num_frames = num_frames
+        self.points_per_frame = points_per_frame
+        self.sample = sample
+        self.dtype = dtype
+        self.features: Tensor | None = None  # (N, C, cells), allocated when the first frames arrive
+        self.video_ids: Tensor | None = None  # (N,)
+        self.next_slot = 0
+        self.filled = 0
+
+    def enqueue(self, features: Tensor, video_ids: Tensor, generator: torch.Generator) -> None:
+        """Store a batch of frames, replacing the oldest.
+
+        Args:
+            features: (B, C, h, w).
+            video_ids: (B,) long.
+            generator: CPU generator for `sample='enqueue'`.
+        """
+        if features.dim() != 4 or video_ids.shape != (features.shape[0],):
+            raise ValueError(
+                f'features must be (B, C, h, w) and video_ids (B,), got {tuple(features.shape)}, '
+                f'{tuple(video_ids.shape)}'
+            )
+        flat_BCc = features.detach().flatten(2).to(self.dtype)
+        if self.sample == 'enqueue':
+            flat_BCc = _gather_cells(flat_BCc, self._draw_cells(flat_BCc, generator))
+        if self.features is None:
+            self.features = flat_BCc.new_empty(self.num_frames, *flat_BCc.shape[1:])
+            self.video_ids = video_ids.new_full((self.num_frames,), -1)
+        if self.features.shape[1:] != flat_BCc.shape[1:]:
+            raise ValueError(
+                f'the bank holds maps of (channels, cells) = {tuple(self.features.shape[1:])}, '
+                f'got {tuple(flat_BCc.shape[1:])}: train with one image size'
+            )
+        for start in range(0, len(flat_BCc), self.num_frames):
+            chunk, ids = flat_BCc[start : start + self.num_frames], video_ids[start : start + self.num_frames]
+            slots = (self.next_slot + torch.arange(len(chunk), device=chunk.device)) % self.num_frames
+            self.features[slots] = chunk
+            self.video_ids[slots] = ids
+            self.next_slot = (self.next_slot + len(chunk)) % self.num_frames
+            self.filled = min(self.num_frames, self.filled + len(chunk))
+
+    def draw(self, generator: torch.Generator) -> Negatives | None:
+        """Draw `points_per_frame` entries from every stored frame, the same for all queries of the step.
+
+        Returns:
+            Q = filled * points_per_frame entries; None while the bank is empty.
+        """
+        if self.filled == 0:
+            return None
+        stored = self.features[: self.filled]
+        if self.sample == 'step':
+            stored = _gather_cells(stored, self._draw_cells(stored, generator))
+        features = stored.transpose(1, 2).reshape(-1, stored.shape[1])
+        return Negatives(features, self.video_ids[: self.filled].repeat_interleave(stored.shape[2]))
+
+    def state_dict(self) -> dict:
+        """Content as tensors and numbers, oldest slot order kept; loads with `weights_only=True`."""
+        if self.features is None:
+            return {'next_slot': 0, 'filled': 0}
+        return {
+            'features': self.features[: self.filled].clone(),
+            'video_ids': self.video_ids[: self.filled].clone(),
+            'next_slot': self.next_slot,
+            'filled': self.filled,
+        }
+
+    def load_state_dict(self, state: dict, device: torch.device | str = 'cpu') -> None:
+        """Restore what `state_dict` gave.
+
+        Raises:
+            ValueError: The saved bank has more frames than this one.
+        """
+        if state['filled'] > self.num_frames:
+            raise ValueError(
+                f'the checkpoint holds a bank of {state["filled"]} frames, this config allows {self.num_frames}: '
+                'resume with the config that wrote it'
+            )
+        self.next_slot, self.filled = int(state['next_slot']), int(state['filled'])
+        if self.filled == 0:
+            self.features = self.video_ids = None
+            return
+        features, ids = state['features'].to(device, self.dtype), state['video_ids'].to(device)
+        self.features = features.new_empty(self.num_frames, *features.shape[1:])
+        self.video_ids = ids.new_full((self.num_frames,), -1)
+        self.features[: self.filled] = features
+        self.video_ids[: self.filled] = ids
+
+    def _draw_cells(self, maps_NCc: Tensor, generator: torch.Generator) -> Tensor:
+        """(N, points) random cell numbers; all cells where a frame has no more than that."""
+        frames, cells = maps_NCc.shape[0], maps_NCc.shape[2]
+        if cells <= self.points_per_frame:
+            return torch.arange(cells, device=maps_NCc.device).expand(frames, cells)
+        drawn = torch.randint(0, cells, (frames, self.points_per_frame), generator=generator)
+        return drawn.to(maps_NCc.device)
+
+
+def _gather_cells(maps_NCc: Tensor, cells_Np: Tensor) -> Tensor:
+    """(N, C, cells) and (N, p) -> (N, C, p)."""
+    return maps_NCc.gather(2, cells_Np[:, None].expand(-1, maps_NCc.shape[1], -1))

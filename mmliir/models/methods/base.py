@@ -1,0 +1,107 @@
+"""What every method offers to the Runner and to propagation."""
+
+import torch
+from mmengine.model import BaseModel, BaseModule
+from torch import Tensor, nn
+
+from mmliir.models.backbones.resnet import use_channels_last
+from mmliir.registry import MODELS
+
+
+class FeatureEncoder(BaseModule):
+    """Backbone, position map after its stem, projection.
+
+    Args:
+        backbone: Config of the backbone.
+        position_encoder: Config of the position encoder, or None.
+        projection: Config of the projection, or None to use the backbone's features.
+    """
+
+    def __init__(self, backbone: dict, position_encoder: dict | None = None, projection: dict | None = None):
+        super().__init__()
+        self.backbone = use_channels_last(MODELS.build(backbone))
+        self.position_encoder = None if position_encoder is None else MODELS.build(position_encoder)
+        self.projection = None if projection is None else use_channels_last(MODELS.build(projection))
+        self.stride = self.backbone.stride
+        self.out_channels = self.backbone.out_channels if projection is None else self.projection.out_channels
+
+    def position_map(self, images: Tensor) -> Tensor | None:
+        """(1, stem channels, h, w) map for images of this size; None without a position encoder."""
+        if self.position_encoder is None:
+            return None
+        return self.position_encoder(self.backbone.stem_size(images))
+
+    def forward(self, images: Tensor, position_map: Tensor | None = None) -> Tensor:
+        """Encode normalised images.
+
+        Args:
+            images: (B, 3, H, W).
+            position_map: (1 or B, stem channels, h, w) to use instead of the encoder's own (modulated for bank
+                frames). None: the encoder's own.
+
+        Returns:
+            (B, out_channels, H / stride, W / stride).
+        """
+        if position_map is None:
+            position_map = self.position_map(images)
+        images = images.contiguous(memory_format=torch.channels_last)
+        features = self.backbone(images, position_map)
+        return features if self.projection is None else self.projection(features)
+
+
+class BaseCorrespondence(BaseModel):
+    """A method: a loss for pairs of frames, and features for propagation.
+
+    Subclasses set `self.encoder` (anything with `.stride` that maps normalised images to features) and implement
+    `loss`.
+
+    Args:
+        data_preprocessor: Config of the preprocessor; the default is `VideoPreprocessor` for Lab.
+    """
+
+    encoder: nn.Module
+    #: Prefixes of weights that only training uses: they may be missing from or extra in a checkpoint.
+    training_only_prefixes: tuple[str, ...] = ()
+
+    def __init__(self, data_preprocessor: dict | None = None):
+        super().__init__(data_preprocessor=data_preprocessor or {'type': 'VideoPreprocessor'})
+
+    @property
+    def stride(self) -> int:
+        """Input pixels per feature cell."""
+        return self.encoder.stride
+
+    def forward(self, inputs: Tensor, data_samples: dict | None = None, mode: str = 'tensor'):
+        """Called by the Runner on preprocessed batches.
+
+        Args:
+            inputs: (B, 2, 3, H, W) normalised [reference, query] for 'loss'; (B, 3, H, W) for 'tensor'.
+            data_samples: `video_id` (B,) and `frame_ids`, for 'loss'.
+            mode: 'loss' -> dict of losses; 'tensor' -> (B, C, h, w) features.
+        """
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        if mode == 'tensor':
+            return self.encoder(inputs)
+        raise ValueError(f"mode must be 'loss' or 'tensor', got {mode!r}: predictions come from mmliir.propagation")
+
+    def loss(self, inputs: Tensor, data_samples: dict) -> dict[str, Tensor]:
+        """Losses of a batch of pairs."""
+        raise TypeError(f'{type(self).__name__} is a frozen feature: it has no loss and cannot be trained')
+
+    @torch.no_grad()
+    def extract_feature(self, frames: Tensor) -> Tensor:
+        """Features of raw frames, as propagation wants them: evaluation mode, no colour channel dropped.
+
+        Args:
+            frames: (B, 3, H, W) uint8 RGB on any device.
+
+        Returns:
+            (B, C, h, w) float, h = ceil(H / stride).
+        """
+        training = self.training
+        self.eval()
+        device = next(iter(self.state_dict().values()), torch.empty(0)).device
+        features = self.encoder(self.data_preprocessor.normalize(frames.to(device)))
+        self.train(training)
+        return features
