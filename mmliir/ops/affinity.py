@@ -25,16 +25,20 @@ def joint_softmax(logits: Sequence[Tensor], extra_logsumexp: Tensor | None = Non
     """
     if not logits:
         raise ValueError('joint_softmax needs the logits of at least one reference')
-    per_reference = [torch.logsumexp(part, dim=1) for part in logits]
+    peaks = [part.detach().amax(dim=1) for part in logits]
     if extra_logsumexp is not None:
-        if extra_logsumexp.shape != per_reference[0].shape:
-            raise ValueError(
-                f'extra_logsumexp must be {tuple(per_reference[0].shape)}, got {tuple(extra_logsumexp.shape)}'
-            )
-        per_reference.append(extra_logsumexp)
-    total = torch.logsumexp(torch.stack(per_reference), dim=0)
-    total = torch.where(torch.isinf(total), torch.zeros_like(total), total)
-    return [torch.exp(part - total[:, None]) for part in logits]
+        if extra_logsumexp.shape != peaks[0].shape:
+            raise ValueError(f'extra_logsumexp must be {tuple(peaks[0].shape)}, got {tuple(extra_logsumexp.shape)}')
+        peaks.append(extra_logsumexp.detach())
+    # The shift cancels, so it needs no gradient; where nothing is finite it is 0, and log-sum-exp's NaN is avoided.
+    shift = torch.stack(peaks).amax(dim=0)
+    shift = shift.masked_fill(torch.isneginf(shift), 0.0)
+    masses = [torch.exp(part - shift[:, None]) for part in logits]
+    total = sum(mass.sum(dim=1) for mass in masses)
+    if extra_logsumexp is not None:
+        total = total + torch.exp(extra_logsumexp - shift)
+    total = total.masked_fill(total == 0, 1.0)[:, None]
+    return [mass / total for mass in masses]
 
 
 def negatives_logsumexp(

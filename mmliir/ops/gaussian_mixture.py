@@ -27,7 +27,8 @@ def fit_mixture(
 ) -> Tensor:
     """Fit a mixture to each cell's affinity over its window and evaluate it on that window.
 
-    The means are the window cells with the `num_mixtures` largest affinities.
+    The means are the window cells with the `num_mixtures` largest affinities; of equal ones, the first in the window's
+    order. Half precision is computed in float32, because the moments cancel.
 
     Estimators:
         'moments' (the paper read literally; liir.md A16 `paper`): every window cell belongs to its nearest mean (ties:
@@ -84,8 +85,9 @@ def fit_mixture_rows(
     if estimator not in ('moments', 'fixed'):
         raise ValueError(f"estimator must be 'moments' or 'fixed', got {estimator!r}")
     with torch.no_grad():
-        affinity = affinity.detach()
-        peaks_NK, index_NK = affinity.topk(num_mixtures, dim=1)
+        dtype = affinity.dtype
+        affinity = affinity.detach().to(torch.promote_types(dtype, torch.float32))
+        peaks_NK, index_NK = _largest(affinity, num_mixtures)
         offsets_P2 = window_offsets(radius, device=affinity.device).to(affinity.dtype)
         fit = _fixed_width if estimator == 'fixed' else _moments
         prior = fit(affinity, peaks_NK, offsets_P2[index_NK], offsets_P2)
@@ -93,7 +95,19 @@ def fit_mixture_rows(
             prior = prior.masked_fill(~valid, 0.0)
         if estimator == 'moments':
             prior = prior / prior.sum(dim=1, keepdim=True).clamp_min(torch.finfo(prior.dtype).tiny)
-        return prior
+        return prior.to(dtype)
+
+
+def _largest(affinity: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(N, P) -> values and indices (N, count), in falling order; `topk` leaves open which of equal cells it takes."""
+    remaining = affinity.clone()
+    peaks, indices = [], []
+    for _ in range(count):
+        peak, index = remaining.max(dim=1, keepdim=True)  # the first of equal cells
+        remaining.scatter_(1, index, float('-inf'))
+        peaks.append(peak)
+        indices.append(index)
+    return torch.cat(peaks, dim=1), torch.cat(indices, dim=1)
 
 
 def _fixed_width(affinity: Tensor, peaks_NK: Tensor, means_NK2: Tensor, offsets_P2: Tensor) -> Tensor:

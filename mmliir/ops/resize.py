@@ -1,5 +1,6 @@
 """Resizing that keeps label ids intact, and upsampling of label fields from cells to pixels."""
 
+from itertools import accumulate, repeat
 from typing import Literal
 
 import torch
@@ -13,7 +14,8 @@ def resize_label_map(label_map: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize a map of ids by nearest neighbour: interpolation would invent object ids.
 
     The output pixel (x, y) takes the input pixel whose area contains its centre:
-    `floor((x + 0.5) * W_in / W_out)`, the rule of PIL's NEAREST.
+    `floor((x + 0.5) * W_in / W_out)`. A centre that falls on the edge of two pixels goes where PIL's NEAREST puts it,
+    so that the result is PIL's in every pixel.
 
     Args:
         label_map: (..., H, W) of any integer type.
@@ -54,12 +56,15 @@ def upsample_field(field: Tensor, size: tuple[int, int], stride: int, alignment:
 
 
 def _nearest_index(size_in: int, size_out: int, device) -> Tensor:
-    position = (torch.arange(size_out, dtype=torch.float64, device=device) + 0.5) * (size_in / size_out)
-    return position.floor().long().clamp_(0, size_in - 1)
+    step = size_in / size_out
+    # PIL adds the step up; the rounding errors of that sum decide the centres that fall on an edge.
+    positions = accumulate(repeat(step, size_out - 1), initial=step * 0.5)
+    return torch.tensor([min(int(position), size_in - 1) for position in positions], device=device)
 
 
 def _linear_matrix(pixels: int, cells: int, stride: int, like: Tensor) -> Tensor:
     """(pixels, cells) weights of linear interpolation with cell i on pixel `stride * i`, constant past the ends."""
-    position = (torch.arange(pixels, device=like.device, dtype=like.dtype) / stride).clamp(max=cells - 1)
-    distance = (position[:, None] - torch.arange(cells, device=like.device, dtype=like.dtype)[None]).abs()
-    return (1 - distance).clamp_min(0)
+    precise = torch.promote_types(like.dtype, torch.float32)  # half precision cannot count the pixels of a frame
+    position = (torch.arange(pixels, device=like.device, dtype=precise) / stride).clamp(max=cells - 1)
+    distance = (position[:, None] - torch.arange(cells, device=like.device, dtype=precise)[None]).abs()
+    return (1 - distance).clamp_min(0).to(like.dtype)
