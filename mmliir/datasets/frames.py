@@ -1,0 +1,488 @@
+"""Frames by number, from a folder of images, a video file or an array.
+
+All three are `FrameSequence`s (`mmliir.structures`): a name, a length, `frames[n]` as (H, W, 3) uint8 RGB, and iteration
+in order. Frame n is the n-th decoded picture, whatever its time stamp: a video of variable frame rate has as many frames
+as pictures. What cannot be read as asked raises `BrokenMediaError`; nothing is padded, repeated or skipped in silence.
+"""
+
+import bisect
+import io
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from mmliir.structures import FrameSequence
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
+VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.ts', '.wmv', '.flv')
+
+_JPEG_START, _JPEG_END = b'\xff\xd8', b'\xff\xd9'
+_PNG_START, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
+
+
+class BrokenMediaError(ValueError):
+    """A folder, image or video that cannot give the frames it should. The text names the file and the remedy."""
+
+
+def natural_key(name: str) -> tuple:
+    """Sort key under which `frame_2` comes before `frame_10`."""
+    parts = re.split(r'(\d+)', name)
+    return tuple((int(part), '') if part.isdigit() else (-1, part.lower()) for part in parts) + ((-1, name),)
+
+
+def list_images(folder: str | os.PathLike) -> list[Path]:
+    """Return the images (.jpg, .jpeg, .png) of a folder in natural order; hidden files do not count."""
+    with os.scandir(folder) as entries:
+        names = [
+            entry.name
+            for entry in entries
+            if not entry.name.startswith('.') and os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
+        ]
+    return [Path(folder) / name for name in sorted(names, key=natural_key)]
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """Read one image whole, or raise.
+
+    Args:
+        path: JPEG or PNG. Grey images become three equal channels, alpha is dropped, an EXIF rotation is applied.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        FileNotFoundError: No such file.
+        BrokenMediaError: Not an image, or the file ends early. (Some decoders pad such pictures with grey.)
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'image not found: {path}') from error
+    if not data:
+        raise BrokenMediaError(f'{path} is empty (0 bytes): expected a JPEG or PNG image. Copy or extract it again.')
+    _check_image_is_whole(data, path)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise BrokenMediaError(
+            f'{path} ({len(data)} bytes) does not decode as JPEG or PNG: it is damaged, or not an image. '
+            'Copy or extract it again.'
+        )
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _check_image_is_whole(data: bytes, path: Path) -> None:
+    """Look for the end marker; where it is not last (trailing bytes are legal), decode strictly with Pillow."""
+    if data.startswith(_JPEG_START) and data.rstrip(b'\0\r\n').endswith(_JPEG_END):
+        return
+    if data.startswith(_PNG_START) and data.endswith(_PNG_END):
+        return
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG chunk.
+        raise BrokenMediaError(
+            f'{path} ({len(data)} bytes) is damaged or cut off: no end marker, and a strict decoder says '
+            f'"{error}". Copy or extract it again.'
+        ) from error
+    if data.startswith(_PNG_START):
+        raise BrokenMediaError(
+            f'{path} ({len(data)} bytes) has no PNG end chunk: the file is cut off. Copy or extract it again.'
+        )
+
+
+class FrameFolder:
+    """The images of one folder, in natural order of their names.
+
+    Args:
+        path: Folder that holds .jpg, .jpeg or .png files, all of one size.
+
+    Attributes:
+        name: Name of the folder.
+        paths: T image files.
+        frame_names: T stems.
+
+    Raises:
+        FileNotFoundError: No such folder.
+        BrokenMediaError: The folder holds no image. Reading a frame raises it for a damaged image, or for one whose
+            size differs from the first one's.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        folder = Path(path)
+        if not folder.is_dir():
+            came = 'is a file' if folder.exists() else 'does not exist'
+            raise FileNotFoundError(f'frame folder expected at {folder}, which {came}.')
+        self.path = folder
+        self.name = folder.resolve().name
+        self.paths = list_images(folder)
+        if not self.paths:
+            inside = sorted(os.listdir(folder))
+            found = f'it holds {len(inside)} entries, the first is {inside[0]!r}' if inside else 'it is empty'
+            raise BrokenMediaError(
+                f'no frames in {folder}: looked for {", ".join(IMAGE_SUFFIXES)}; {found}. '
+                'Give the folder that holds the images themselves.'
+            )
+        self._frame_size: tuple[int, int] | None = None
+
+    @property
+    def frame_names(self) -> tuple[str, ...]:
+        return tuple(path.stem for path in self.paths)
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(H, W) of the first frame."""
+        if self._frame_size is None:
+            self._frame_size = read_image(self.paths[0]).shape[:2]
+        return self._frame_size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        path = self.paths[_checked_index(index, len(self), self.path)]
+        frame = read_image(path)
+        if self._frame_size is None and path == self.paths[0]:
+            self._frame_size = frame.shape[:2]
+        if frame.shape[:2] != self.frame_size:
+            (h, w), (first_h, first_w) = frame.shape[:2], self.frame_size
+            raise BrokenMediaError(
+                f'frames of different sizes in {self.path}: {self.paths[0].name} is {first_w}x{first_h}, '
+                f'{path.name} is {w}x{h} (width x height). Put one video in a folder, at one size.'
+            )
+        return frame
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for index in range(len(self)):
+            yield self[index]
+
+
+class FrameArray:
+    """Frames that are in memory already.
+
+    Args:
+        array: (T, H, W, 3) uint8 RGB.
+        name: Name of the video.
+    """
+
+    def __init__(self, array: np.ndarray, name: str = 'array') -> None:
+        if array.ndim != 4 or array.shape[3] != 3 or array.dtype != np.uint8:
+            raise ValueError(
+                f'frames of {name!r}: expected (T, H, W, 3) uint8 RGB, came {array.shape} {array.dtype}. '
+                'Convert with e.g. `(frames * 255).round().astype(np.uint8)` and channels last.'
+            )
+        if not len(array):
+            raise BrokenMediaError(f'frames of {name!r}: the array holds 0 frames.')
+        self.array = array
+        self.name = name
+
+    @property
+    def frame_names(self) -> tuple[str, ...]:
+        return _numbered_names(len(self))
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(H, W) of every frame."""
+        return self.array.shape[1], self.array.shape[2]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.array[_checked_index(index, len(self), self.name)]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.array)
+
+
+class VideoFile:
+    """A video file, decoded by PyAV.
+
+    The index is made once, on first use, by reading the packets and not by decoding: it knows the time stamp of every
+    picture. Frame n is then the n-th smallest time stamp. Asking in order decodes on; asking elsewhere seeks to the
+    key frame before, decodes from there and checks that the picture that came is the one that was asked for. Files
+    whose packets carry no usable time stamps are counted by decoding, and read from the start when asked backwards.
+
+    The decoder is opened on first use in each process and never pickled, so one object serves forked and spawned
+    workers. Iterate with `for frame in video` or ask in order: seeking costs a group of pictures.
+
+    Args:
+        path: Video file. A rotation in its metadata (phones) is applied.
+
+    Attributes:
+        name: Stem of the file.
+
+    Raises:
+        ImportError: PyAV is not installed.
+        FileNotFoundError: No such file.
+        BrokenMediaError: Raised when the index is made or a frame is decoded: no video in it, 0 pictures, or the file
+            is cut off or damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            came = 'is a folder: use FrameFolder' if self.path.is_dir() else 'does not exist'
+            raise FileNotFoundError(f'video file expected at {self.path}, which {came}.')
+        self.name = self.path.stem
+        self._av = _import_av()
+        # Sorted time stamps of all pictures, or None where pictures can only be counted.
+        self._stamps: list[int] | None = None
+        self._keys: list[int] = []
+        self._length: int | None = None
+        self._frame_size: tuple[int, int] | None = None
+        self._forget_decoder()
+
+    def __getstate__(self) -> dict:
+        state = dict(self.__dict__)
+        for key in ('_av', '_container', '_pictures', '_last_index', '_last_picture', '_owner'):
+            state.pop(key)
+        return state
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._av = _import_av()
+        self._forget_decoder()
+
+    @property
+    def frame_names(self) -> tuple[str, ...]:
+        return _numbered_names(len(self))
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(H, W) of the first frame, rotated as it is shown."""
+        if self._frame_size is None:
+            self._frame_size = self[0].shape[:2]
+        return self._frame_size
+
+    def __len__(self) -> int:
+        if self._length is None:
+            self._make_index()
+        return self._length
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        index = _checked_index(index, len(self), self.path)
+        self._drop_decoder_of_other_process()
+        if self._last_picture is not None and index == self._last_index:
+            return self._to_rgb(self._last_picture, index)
+        start = self._key_before(index)
+        if self._pictures is None or self._last_index >= index or self._last_index < start - 1:
+            self._start_at(start)
+        while self._last_index < index:
+            self._decode_next()
+        return self._to_rgb(self._last_picture, index)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for index in range(len(self)):
+            yield self[index]
+
+    def close(self) -> None:
+        """Close the file. The next access opens it again."""
+        if self._container is not None and self._owner == os.getpid():
+            self._container.close()
+        self._forget_decoder()
+
+    # -- index ----------------------------------------------------------------------------------------------
+
+    def _make_index(self) -> None:
+        stamps, keys, usable = [], [], True
+        with self._open() as container:
+            stream = self._video_stream(container)
+            claimed, end = stream.frames, 0.0
+            try:
+                for packet in container.demux(stream):
+                    if not packet.size:
+                        continue
+                    if packet.pts is None:
+                        usable = False
+                        break
+                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                    if not packet.is_discard:
+                        stamps.append(packet.pts)
+                        if packet.is_keyframe:
+                            keys.append(packet.pts)
+                    elif claimed:
+                        claimed -= 1
+            except self._av.error.FFmpegError as error:
+                raise self._broken(f'reading stopped after {len(stamps)} packets ("{error}")') from error
+            self._check_is_whole(container, stream, claimed, len(stamps), end, usable)
+        usable = usable and len(set(stamps)) == len(stamps) and self._first_picture_is(min(stamps, default=None))
+        if usable:
+            self._stamps, self._keys = sorted(stamps), sorted(keys)
+            self._length = len(stamps)
+        else:
+            self._length = self._count_pictures()
+        if not self._length:
+            raise self._broken('the file opens, but holds 0 pictures')
+
+    def _check_is_whole(self, container, stream, claimed: int, found: int, end: float, usable: bool) -> None:
+        """Compare the packets that are there with what the header promises."""
+        if usable and claimed > found:
+            raise self._broken(f'its header promises {claimed} pictures, the file holds {found}: it is cut off')
+        promised = _matroska_duration(container, stream)
+        if usable and promised is not None and end < promised - max(1.0, 0.02 * promised):
+            raise self._broken(f'its header promises {promised:.2f} s, the pictures end at {end:.2f} s: it is cut off')
+
+    def _first_picture_is(self, stamp: int | None) -> bool:
+        """Whether decoding starts with the smallest time stamp, as it does where packets and pictures match."""
+        if stamp is None:
+            return False
+        with self._open() as container:
+            picture = next(self._decode(container), None)
+        return picture is not None and picture.pts == stamp
+
+    def _count_pictures(self) -> int:
+        with self._open() as container:
+            return sum(1 for _ in self._decode(container))
+
+    def _key_before(self, index: int) -> int:
+        """Number of the last key frame at or before frame `index`; 0 where pictures are only counted."""
+        if self._stamps is None:
+            return 0
+        position = bisect.bisect_right(self._keys, self._stamps[index]) - 1
+        return bisect.bisect_left(self._stamps, self._keys[position]) if position >= 0 else 0
+
+    # -- decoder --------------------------------------------------------------------------------------------
+
+    def _forget_decoder(self) -> None:
+        self._container = None
+        self._pictures = None
+        self._last_index = -1
+        self._last_picture = None
+        self._owner = os.getpid()
+
+    def _drop_decoder_of_other_process(self) -> None:
+        """A fork shares the file position and the decoder's threads do not survive it: open our own."""
+        if self._owner != os.getpid():
+            self._forget_decoder()
+
+    def _open(self):
+        try:
+            return self._av.open(str(self.path))
+        except self._av.error.FFmpegError as error:
+            size = self.path.stat().st_size
+            raise self._broken(f'{size} bytes, cannot be opened as video ("{error}")') from error
+
+    def _video_stream(self, container):
+        if not container.streams.video:
+            raise self._broken('the file opens, but has no video stream')
+        return container.streams.video[0]
+
+    def _decode(self, container) -> Iterator:
+        """Yield the pictures from the current position on; damage raises."""
+        stream = self._video_stream(container)
+        try:
+            for packet in container.demux(stream):
+                for picture in packet.decode():
+                    if picture.is_corrupt:
+                        raise self._broken(f'the picture at {picture.time} s is damaged')
+                    yield picture
+        except self._av.error.EOFError:
+            return
+        except self._av.error.FFmpegError as error:
+            raise self._broken(f'decoding stopped after frame {self._last_index} ("{error}")') from error
+
+    def _start_at(self, start: int) -> None:
+        """Open, and stand before frame `start`, the number of a key frame."""
+        self.close()
+        self._container = self._open()
+        self._pictures = self._decode(self._container)
+        self._last_index = -1
+        if self._stamps is None or start == 0:
+            return
+        stamp = self._stamps[start]
+        self._container.seek(stamp, backward=True, stream=self._video_stream(self._container))
+        for picture in self._pictures:
+            if picture.pts is None or picture.pts > stamp:
+                # The seek landed behind the key frame (a bad seek table): decode from the start.
+                self.close()
+                self._container = self._open()
+                self._pictures = self._decode(self._container)
+                return
+            if picture.pts == stamp:
+                self._last_index, self._last_picture = start, picture
+                return
+        raise self._broken(f'frame {start} is in the index, but does not decode')
+
+    def _decode_next(self) -> None:
+        expected = self._last_index + 1
+        picture = next(self._pictures, None)
+        if picture is None:
+            raise self._broken(f'{len(self)} pictures are in the index, decoding ended before frame {expected}')
+        if self._stamps is not None and picture.pts != self._stamps[expected]:
+            raise self._broken(
+                f'asked for frame {expected} (time stamp {self._stamps[expected]}), got time stamp {picture.pts}: '
+                'packets are missing or damaged'
+            )
+        self._last_index, self._last_picture = expected, picture
+
+    def _to_rgb(self, picture, index: int) -> np.ndarray:
+        frame = picture.to_ndarray(format='rgb24')
+        turns = round((picture.rotation or 0) / 90) % 4
+        if turns:
+            frame = np.ascontiguousarray(np.rot90(frame, turns))
+        if self._frame_size is None and index == 0:
+            self._frame_size = frame.shape[:2]
+        if self._frame_size is not None and frame.shape[:2] != self._frame_size:
+            raise self._broken(
+                f'frame 0 is {self._frame_size[1]}x{self._frame_size[0]}, frame {index} is '
+                f'{frame.shape[1]}x{frame.shape[0]}'
+            )
+        return frame
+
+    def _broken(self, what: str) -> BrokenMediaError:
+        return BrokenMediaError(
+            f'broken video {self.path}: {what}. Copy or download it again, or write it anew with '
+            f'`ffmpeg -i {self.path.name} repaired.mp4`.'
+        )
+
+
+def open_frames(path: str | os.PathLike) -> FrameSequence:
+    """Open a folder of images or a video file.
+
+    Raises:
+        FileNotFoundError: Neither is there.
+        BrokenMediaError: It holds no frames.
+    """
+    if Path(path).is_dir():
+        return FrameFolder(path)
+    if Path(path).suffix.lower() in IMAGE_SUFFIXES:
+        raise ValueError(f'{path} is one image: expected a folder of frames or a video file.')
+    return VideoFile(path)
+
+
+def _matroska_duration(container, stream) -> float | None:
+    """Seconds that a Matroska or WebM header promises for this stream; None for other formats or no promise."""
+    if 'matroska' not in container.format.name:
+        return None
+    text = stream.metadata.get('DURATION', '')
+    match = re.fullmatch(r'(\d+):(\d+):(\d+(?:\.\d+)?)', text)
+    if match:
+        hours, minutes, seconds = match.groups()
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    if len(container.streams) == 1 and container.duration:
+        return container.duration / 1e6
+    return None
+
+
+def _checked_index(index: int, length: int, where: object) -> int:
+    if not -length <= index < length:
+        raise IndexError(f'frame {index} of {where}: it has {length} frames, 0 to {length - 1}.')
+    return int(index) % length
+
+
+def _numbered_names(count: int) -> tuple[str, ...]:
+    return tuple(f'{number:05d}' for number in range(count))
+
+
+def _import_av():
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError("video files need PyAV: pip install 'mmliir[video]'") from error
+    return av
