@@ -1,0 +1,480 @@
+"""DAVIS-2017 and DAVIS-2016 scores of a folder of predicted masks.
+
+The numbers are those of the official tool (davisvideochallenge/davis2017-evaluation, commit ac7c43f): the
+first and the last annotated frame are left out, the objects are 1 .. the largest id of the first annotated
+frame, and the data set's value is the mean over objects. For DAVIS-2016 the same rules act on masks that are
+binarised first, one object a sequence, so that the mean over objects is the mean over sequences.
+"""
+
+import contextlib
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from mmliir.evaluation.functional import statistics
+from mmliir.evaluation.functional.region import boundary_accuracy, region_similarity
+from mmliir.registry import METRICS
+
+from .davis_official import official_class, run_official
+from .scores import ObjectScores, Scores, SequenceScores, Statistics, mean_over
+
+# Changes when the same files could give another number.
+METRIC_VERSION = 'davis-1'
+VOID_ID = 255
+# (year, split) -> number of sequences that published scores are means over.
+PUBLISHED_SEQUENCES = {(2017, 'train'): 60, (2017, 'val'): 30, (2016, 'train'): 30, (2016, 'val'): 20}
+# The first and the last annotated frame are not scored, so there must be one more.
+_MIN_ANNOTATED_FRAMES = 3
+_SINGLE_CHANNEL_MODES = ('P', 'L', '1')
+
+Progress = Callable[[int, int], None]
+
+
+@METRICS.register_module()
+class DavisMetric:
+    """Scores prediction folders against the truth of DAVIS, or of any data in its layout.
+
+    Args:
+        data_root: Folder with `Annotations/480p/<sequence>/*.png` and `ImageSets/<year>/<split>.txt` (for
+            2016 also `ImageSets/480p/<split>.txt` with pairs of paths, the layout of the 2016 archive).
+        year: 2017: several objects, ids are compared, 255 in the truth is background. 2016: one object,
+            everything that is not 0 belongs to it, in the truth and in the prediction.
+        split: Which list of sequences.
+        sequences: Score only these, in this order; None means all of the split.
+
+    Raises:
+        FileNotFoundError: The list or a folder of truth is missing.
+        ValueError: A name that is not in the split, or a sequence too short to score.
+    """
+
+    def __init__(
+        self,
+        data_root: str | Path,
+        year: Literal[2017, 2016] = 2017,
+        split: str = 'val',
+        sequences: Sequence[str] | None = None,
+    ) -> None:
+        if year not in (2016, 2017):
+            raise ValueError(f'year must be 2016 or 2017, got {year!r}.')
+        self.data_root = Path(data_root)
+        self.year = year
+        self.split = split
+        names = _read_split(self.data_root, year, split)
+        self.num_sequences_in_split = len(names)
+        self.sequences = _choose(names, sequences, split)
+        self.truth = {name: _truth_files(self.data_root, name) for name in self.sequences}
+
+    @property
+    def benchmark(self) -> str:
+        """'davis2017' or 'davis2016'."""
+        return f'davis{self.year}'
+
+    def score(
+        self,
+        pred_dir: str | Path,
+        backend: Literal['mmliir', 'official'] = 'mmliir',
+        jobs: int = 1,
+        progress: Progress | None = None,
+    ) -> Scores:
+        """Score one folder of predictions.
+
+        Args:
+            pred_dir: Folder with `<sequence>/<frame>.png`, 8-bit, one channel (palette or grey), the pixel
+                value is the object id, of the size of the truth. The first and the last annotated frame may
+                be absent.
+            backend: 'mmliir' or 'official', the original tool when it is installed: same numbers, for the
+                doubtful.
+            jobs: Threads; they do not change any number. The official tool has one.
+            progress: Called with (frames done, frames in all) after every frame.
+
+        Returns:
+            The scores. Nothing is written.
+
+        Raises:
+            FileNotFoundError: A folder or a frame is missing.
+            ValueError: A prediction of the wrong size or kind, or with an id the sequence does not have.
+            ImportError: `backend='official'` and the tool is not installed.
+        """
+        pred_dir = Path(pred_dir)
+        if jobs < 1:
+            raise ValueError(f'jobs must be at least 1, got {jobs}.')
+        self._check_predictions(pred_dir)
+        if backend == 'mmliir':
+            sequences = self._score_own(pred_dir, jobs, progress)
+        elif backend == 'official':
+            sequences = self._score_official(pred_dir, progress)
+        else:
+            raise ValueError(f"backend must be 'mmliir' or 'official', got {backend!r}.")
+        scored = tuple(scores for scores, _ in sequences)
+        objects = [scores for sequence in scored for scores in sequence.objects]
+        notes = (*self._split_notes(pred_dir), *(note for _, notes in sequences for note in notes))
+        return Scores(
+            benchmark=self.benchmark,
+            split=self.split,
+            backend=backend,
+            metric_version=METRIC_VERSION,
+            sequences=scored,
+            j=mean_over(objects, 'j'),
+            f=mean_over(objects, 'f'),
+            notes=notes,
+        )
+
+    # ------------------------------------------------------------------------------------------- own formulas
+    def _score_own(
+        self, pred_dir: Path, jobs: int, progress: Progress | None
+    ) -> list[tuple[SequenceScores, list[str]]]:
+        num_objects = {name: _count_objects(name, self.truth[name][0], self.year) for name in self.sequences}
+        items = [
+            (path, pred_dir / name / path.name, num_objects[name])
+            for name in self.sequences
+            for path in _scored(self.truth[name])
+        ]
+        results = []
+        with _frame_scores(items, self.year, jobs) as frames:
+            stream = _counted(frames, len(items), progress)
+            for name in self.sequences:
+                paths = _scored(self.truth[name])
+                scored = [next(stream) for _ in paths]
+                self._check_ids(pred_dir, name, num_objects[name], scored)
+                curves = np.stack([frame.values for frame in scored], axis=-1)
+                objects = [_object_scores(name, k + 1, *curves[:, k]) for k in range(num_objects[name])]
+                notes = self._sequence_notes(name, sorted(set().union(*(frame.late_ids for frame in scored))))
+                results.append((_sequence_scores(name, paths, objects), notes))
+        return results
+
+    def _check_ids(self, pred_dir: Path, name: str, num_objects: int, frames: list['_FrameScores']) -> None:
+        """Refuse predicted ids that the sequence's truth shows in no scored frame."""
+        late = set().union(*(frame.late_ids for frame in frames))
+        for path, frame in zip(_scored(self.truth[name]), frames):
+            unknown = sorted(frame.extra_ids - late)
+            if unknown:
+                raise ValueError(
+                    _unknown_ids_message(pred_dir / name / path.name, name, num_objects, unknown)
+                )
+
+    # -------------------------------------------------------------------------------------- the official tool
+    def _score_official(
+        self, pred_dir: Path, progress: Progress | None
+    ) -> list[tuple[SequenceScores, list[str]]]:
+        """Run the original on copies; nothing is written into the user's folders."""
+        evaluation = official_class()
+        results = []
+        total = sum(len(_scored(self.truth[name])) for name in self.sequences)
+        done = 0
+        with tempfile.TemporaryDirectory(prefix='mmliir-davis-') as scratch:
+            for name in self.sequences:
+                root, predictions = self._lay_out_for_official(Path(scratch) / name, pred_dir, name)
+                objects = run_official(evaluation, root, predictions, name)
+                paths = _scored(self.truth[name])
+                results.append((_sequence_scores(name, paths, objects), self._sequence_notes(name, [])))
+                shutil.rmtree(Path(scratch) / name)
+                done += len(paths)
+                if progress is not None:
+                    progress(done, total)
+        return results
+
+    def _lay_out_for_official(self, folder: Path, pred_dir: Path, name: str) -> tuple[Path, Path]:
+        """Write one sequence's truth and predictions as the tool wants them; return the two roots."""
+        root, predictions = folder / 'davis', folder / 'predictions'
+        for path in (root / 'Annotations/480p' / name, root / 'ImageSets/2017', predictions / name):
+            path.mkdir(parents=True)
+        (root / 'ImageSets/2017/val.txt').write_text(name + '\n')
+        num_objects = _count_objects(name, self.truth[name][0], self.year)
+        for path in self.truth[name]:
+            _save_ids(root / 'Annotations/480p' / name / path.name, _read_truth(path, self.year))
+        for path in _scored(self.truth[name]):
+            source = pred_dir / name / path.name
+            ids = _read_prediction(source, _read_truth(path, self.year).shape, self.year)
+            if ids.max() > num_objects:
+                unknown = [int(value) for value in np.unique(ids) if value > num_objects]
+                raise ValueError(_unknown_ids_message(source, name, num_objects, unknown))
+            _save_ids(predictions / name / path.name, ids)
+        return root, predictions
+
+    # ------------------------------------------------------------------------------------------ checks, notes
+    def _check_predictions(self, pred_dir: Path) -> None:
+        """Stop before the first frame is scored when any file is missing."""
+        if not pred_dir.is_dir():
+            raise FileNotFoundError(
+                f'Prediction folder not found: {pred_dir}. Expected <sequence>/<frame>.png in it.'
+            )
+        absent = [name for name in self.sequences if not (pred_dir / name).is_dir()]
+        if absent:
+            found = sorted(path.name for path in pred_dir.iterdir() if path.is_dir())
+            raise FileNotFoundError(
+                f'{pred_dir / absent[0]} not found: {len(absent)} of the {len(self.sequences)} sequences of '
+                f'{self.benchmark} {self.split} have no predictions ({_some(absent)}). The folder holds '
+                f'{_some(found) or "no sequence folder"}. Predict them too, or name the sequences to score.'
+            )
+        for name in self.sequences:
+            missing = [
+                path for path in _scored(self.truth[name]) if not (pred_dir / name / path.name).is_file()
+            ]
+            if missing:
+                found = sorted(path.name for path in (pred_dir / name).iterdir())
+                raise FileNotFoundError(
+                    f'{pred_dir / name / missing[0].name} not found: {len(missing)} of the '
+                    f"{len(_scored(self.truth[name]))} scored frames of '{name}' have no prediction. The "
+                    'folder holds '
+                    f'{_some(found, 3) or "nothing"}. A prediction has the name of its annotation.'
+                )
+
+    def _split_notes(self, pred_dir: Path) -> Iterator[str]:
+        count, published = len(self.sequences), PUBLISHED_SEQUENCES.get((self.year, self.split))
+        if count != self.num_sequences_in_split:
+            yield f'{count} of the {self.num_sequences_in_split} sequences of the list {self.split} scored.'
+        if published is not None and count != published:
+            yield (
+                f'{count} sequences; published scores on DAVIS-{self.year} {self.split} are means over '
+                f'{published}: '
+                'not comparable.'
+            )
+        other = sorted(
+            path.name for path in pred_dir.iterdir() if path.is_dir() and path.name not in self.truth
+        )
+        if other:
+            yield f'{len(other)} prediction folders were not asked for and not scored: {_some(other)}.'
+
+    def _sequence_notes(self, name: str, late_ids: list[int]) -> list[str]:
+        notes = []
+        num_annotated = len(self.truth[name])
+        images = self.data_root / 'JPEGImages' / '480p' / name
+        num_images = len(list(images.glob('*.jpg'))) if images.is_dir() else 0
+        if num_images > num_annotated:
+            notes.append(
+                f'{name}: {num_annotated} of {num_images} frames are annotated; scored on '
+                f'{num_annotated - 2} of '
+                'them (the first and the last are left out).'
+            )
+        if late_ids:
+            notes.append(
+                f'{name}: objects {_some(late_ids)} enter after the first annotated frame; DAVIS does not '
+                'score them.'
+            )
+        if statistics.decay_wraps(num_annotated - 2):
+            notes.append(
+                f'{name}: {num_annotated - 2} scored frames; the official decay keeps frame numbers in 8 '
+                'bits and is '
+                'no decay for more than 256. Repeated as it is.'
+            )
+        return notes
+
+
+# --------------------------------------------------------------------------------------------- scoring frames
+@dataclasses.dataclass(frozen=True)
+class _FrameScores:
+    """One frame: `values` (2, objects) float64, J and F; the ids of truth and prediction above `objects`."""
+
+    values: np.ndarray
+    late_ids: frozenset[int]
+    extra_ids: frozenset[int]
+
+
+def _score_frame(truth_path: Path, prediction_path: Path, num_objects: int, year: int) -> _FrameScores:
+    truth = _read_truth(truth_path, year)
+    truth[truth == VOID_ID] = 0
+    prediction = _read_prediction(prediction_path, truth.shape, year)
+    values = np.empty((2, num_objects))
+    for k in range(num_objects):
+        masks = (prediction == k + 1)[None], (truth == k + 1)[None]
+        values[:, k] = region_similarity(*masks)[0], boundary_accuracy(*masks)[0]
+    return _FrameScores(values, _ids_above(truth, num_objects), _ids_above(prediction, num_objects))
+
+
+@contextlib.contextmanager
+def _frame_scores(
+    items: list[tuple[Path, Path, int]], year: int, jobs: int
+) -> Iterator[Iterator[_FrameScores]]:
+    """Give the scores of (truth, prediction, number of objects) in order, with `jobs` threads.
+
+    Threads and not processes: nearly all the time goes into PNG decoding, NumPy and OpenCV, which release the
+    interpreter.
+    """
+    if jobs == 1:
+        yield (_score_frame(*item, year) for item in items)
+        return
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        yield pool.map(lambda item: _score_frame(*item, year), items)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _counted(frames: Iterator[_FrameScores], total: int, progress: Progress | None) -> Iterator[_FrameScores]:
+    for done, frame in enumerate(frames, start=1):
+        if progress is not None:
+            progress(done, total)
+        yield frame
+
+
+def _ids_above(label_map: np.ndarray, largest: int) -> frozenset[int]:
+    if label_map.max() <= largest:  # np.unique is slow, this is the usual case
+        return frozenset()
+    return frozenset(int(value) for value in np.unique(label_map) if value > largest)
+
+
+def _object_scores(sequence: str, object_id: int, j_curve: np.ndarray, f_curve: np.ndarray) -> ObjectScores:
+    def summarise(curve: np.ndarray) -> Statistics:
+        return Statistics(statistics.mean(curve), statistics.recall(curve), statistics.decay(curve))
+
+    j_per_frame, f_per_frame = tuple(j_curve.tolist()), tuple(f_curve.tolist())
+    return ObjectScores(sequence, object_id, summarise(j_curve), summarise(f_curve), j_per_frame, f_per_frame)
+
+
+def _sequence_scores(name: str, paths: list[Path], objects: list[ObjectScores]) -> SequenceScores:
+    frames = tuple(path.stem for path in paths)
+    return SequenceScores(name, frames, tuple(objects), mean_over(objects, 'j'), mean_over(objects, 'f'))
+
+
+# ------------------------------------------------------------------------------------------------------ files
+def _read_split(data_root: Path, year: int, split: str) -> list[str]:
+    """Return the names of the split's sequences, in the order of the list."""
+    candidates = [data_root / 'ImageSets' / str(year) / f'{split}.txt']
+    if year == 2016:
+        candidates.append(data_root / 'ImageSets' / '480p' / f'{split}.txt')
+    for path in candidates:
+        if path.is_file():
+            lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+            # The 2016 archive lists pairs "/JPEGImages/480p/<sequence>/00000.jpg /Annotations/..."
+            names = list(
+                dict.fromkeys(line.split()[0].split('/')[-2] if '/' in line else line for line in lines)
+            )
+            if not names:
+                raise ValueError(f'{path} lists no sequence.')
+            return names
+    raise FileNotFoundError(
+        f'List of sequences not found: {" or ".join(str(path) for path in candidates)}. Expected the '
+        f'DAVIS-{year} '
+        'layout at the data root: Annotations/480p, ImageSets.'
+    )
+
+
+def _choose(names: list[str], wanted: Sequence[str] | None, split: str) -> tuple[str, ...]:
+    if wanted is None:
+        return tuple(names)
+    if isinstance(wanted, str):
+        raise ValueError(f'sequences must be a list of names, got the string {wanted!r}.')
+    unknown = [name for name in wanted if name not in names]
+    if unknown or not wanted:
+        raise ValueError(
+            f'sequences {_some(unknown) or "[]"} are not in the list {split}; it has {_some(names, 40)}.'
+        )
+    if len(set(wanted)) != len(wanted):
+        raise ValueError(f'sequences are named twice: {_some(wanted)}.')
+    return tuple(wanted)
+
+
+def _truth_files(data_root: Path, name: str) -> list[Path]:
+    """Return all annotation files of a sequence in the order of their names, which is that of time."""
+    folder = data_root / 'Annotations' / '480p' / name
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f'Annotations of {name!r} not found at {folder}. Complete the data set, or name the '
+            'sequences to score.'
+        )
+    paths = sorted((path for path in folder.iterdir() if path.suffix == '.png'), key=lambda path: path.name)
+    if len(paths) < _MIN_ANNOTATED_FRAMES:
+        raise ValueError(
+            f'{folder} holds {len(paths)} annotated frames; DAVIS leaves out the first and the last, so at '
+            'least '
+            f'{_MIN_ANNOTATED_FRAMES} are needed. (The truth of the test splits is not public.)'
+        )
+    return paths
+
+
+def _scored(truth: list[Path]) -> list[Path]:
+    return truth[1:-1]
+
+
+def _count_objects(name: str, first_truth: Path, year: int) -> int:
+    """Return the number of objects of a sequence: the largest id of the first annotated frame."""
+    truth = _read_truth(first_truth, year)
+    largest = int(np.max(truth, where=truth != VOID_ID, initial=0))
+    if largest == 0:
+        raise ValueError(
+            f'{first_truth} shows no object; the first annotated frame says what sequence {name!r} is '
+            'scored on. Leave the sequence out, or start at the frame with the first object.'
+        )
+    return largest
+
+
+def _open_ids(path: Path) -> Image.Image:
+    """Open an image file without decoding it, with one kind of error."""
+    try:
+        return Image.open(path)
+    except (OSError, SyntaxError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f'{path} is not a readable image ({error}). Write it again.') from error
+
+
+def _decode(image: Image.Image, path: Path) -> np.ndarray:
+    try:
+        return np.array(image)
+    except (OSError, SyntaxError) as error:  # PIL reports a damaged PNG as either
+        raise ValueError(f'{path} is damaged ({error}). Write it again.') from error
+
+
+def _read_truth(path: Path, year: int) -> np.ndarray:
+    """Read an annotation as (H, W) uint8 ids; of 2016 as 0 or 1. Void (255 in 2017) is kept."""
+    with _open_ids(path) as image:
+        # A few masks of the 2016 archive are stored with colour channels, all of them equal.
+        modes = _SINGLE_CHANNEL_MODES if year == 2017 else (*_SINGLE_CHANNEL_MODES, 'RGB', 'RGBA', 'LA')
+        if image.mode not in modes:
+            raise ValueError(
+                f'{path}: expected an annotation with one 8-bit channel of ids, got mode {image.mode}.'
+            )
+        num_colours = len(image.getbands()) - image.mode.endswith('A')
+        ids = _decode(image, path)
+    if ids.ndim == 3:
+        ids = ids[..., :num_colours].any(axis=-1)
+    return ids.astype(np.uint8) if year == 2017 else (ids != 0).astype(np.uint8)
+
+
+def _read_prediction(path: Path, size: tuple[int, int], year: int) -> np.ndarray:
+    """Read a prediction as (H, W) uint8 ids; for 2016 as 0 or 1."""
+    with _open_ids(path) as image:
+        if image.size != (size[1], size[0]):
+            raise ValueError(
+                f'{path} is {image.width} x {image.height} pixels, its annotation {size[1]} x {size[0]}. '
+                'Write '
+                'predictions at the size of the annotation (resize label maps with nearest neighbour).'
+            )
+        if image.mode not in _SINGLE_CHANNEL_MODES:
+            kind = {'RGB': 'a colour image', 'RGBA': 'a colour image', 'I;16': 'a 16-bit image'}.get(
+                image.mode, f'an image of mode {image.mode}'
+            )
+            raise ValueError(
+                f'{path} is {kind}; expected an 8-bit PNG with one channel, palette or grey, whose pixel '
+                'values are '
+                'object ids. Save the ids, not their colours.'
+            )
+        ids = _decode(image, path)
+    return ids.astype(np.uint8) if year == 2017 else (ids != 0).astype(np.uint8)
+
+
+def _save_ids(path: Path, ids: np.ndarray) -> None:
+    Image.fromarray(ids).save(path, compress_level=1)
+
+
+def _unknown_ids_message(path: Path, name: str, num_objects: int, unknown: Sequence[int]) -> str:
+    hint = ' 255 is void only in the truth; score 0/255 masks as davis2016.' if VOID_ID in unknown else ''
+    return (
+        f'{path} holds object ids {_some(unknown)}, but {name!r} has {num_objects} objects in its first '
+        'annotated '
+        f'frame, so ids 0-{num_objects} are expected. Write the ids of the annotation.{hint}'
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ small
+def _some(names: Sequence[Any], limit: int = 5) -> str:
+    """Return the first names, and how many more there are."""
+    shown = ', '.join(str(name) for name in names[:limit])
+    return shown if len(names) <= limit else f'{shown} and {len(names) - limit} more'
