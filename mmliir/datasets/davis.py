@@ -1,0 +1,194 @@
+"""DAVIS 2016 and 2017, and everything that is stored in their layout."""
+
+import difflib
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from mmliir.datasets.frames import FrameFolder, list_images
+from mmliir.datasets.masks import check_mask_size, read_label_map
+from mmliir.registry import DATASETS
+from mmliir.structures import VideoSample
+
+_DOC = 'See docs/datasets.md#davis.'
+_VOID_2017 = 255
+
+
+@DATASETS.register_module()
+class DavisDataset(Sequence):
+    """Sequences of DAVIS as `VideoSample`s, made when asked for.
+
+    Layout: `JPEGImages/<resolution>/<name>/*.jpg`, `Annotations/<resolution>/<name>/*.png`, and the list of names in
+    `ImageSets/<year>/<split>.txt` (2016 also: `ImageSets/480p/<split>.txt`, pairs of paths).
+
+    2017: object ids are kept, 255 is void. 2016: one object, every pixel that is not 0 is id 1.
+
+    Args:
+        data_root: Folder that holds JPEGImages, Annotations and ImageSets.
+        year: Which DAVIS: 2016 or 2017.
+        split: Name of the list, e.g. 'val'.
+        sequences: Names to keep, in this order; None for the whole list.
+        resolution: Folder below JPEGImages and Annotations.
+        given: Which labels a sample gives. 'first_frame' is the DAVIS protocol: the first annotated frame and nothing
+            else, so objects that enter later are never given. 'first_appearance' adds, at the first annotated frame
+            of each later object, a map of the new objects alone (as YouTube-VOS does).
+
+    Raises:
+        FileNotFoundError: A folder, the list, or a sequence of the list is missing.
+        ValueError: An unknown year or sequence.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        year: int = 2017,
+        split: str = 'val',
+        sequences: Sequence[str] | None = None,
+        resolution: str = '480p',
+        given: Literal['first_frame', 'first_appearance'] = 'first_frame',
+    ) -> None:
+        if year not in (2016, 2017):
+            raise ValueError(f'DAVIS year: expected 2016 or 2017, came {year!r}.')
+        if given not in ('first_frame', 'first_appearance'):
+            raise ValueError(f"given: expected 'first_frame' or 'first_appearance', came {given!r}.")
+        self.data_root = Path(data_root)
+        self.year, self.split, self.resolution, self.given = year, split, resolution, given
+        listed, self.list_path = _read_names(self.data_root, year, split)
+        self.names = _select(listed, sequences, self.list_path)
+        self._check_folders()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> VideoSample:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f'sequence {index} of {len(self)} in {self.data_root}')
+        return self.sample(self.names[index])
+
+    def __iter__(self) -> Iterator[VideoSample]:
+        return map(self.sample, self.names)
+
+    def sample(self, name: str) -> VideoSample:
+        """Return one sequence by name. Frames and labels are read when they are asked for."""
+        frames = FrameFolder(self._frames_dir(name))
+        annotations = self.annotation_paths(name)
+        numbers = {stem: number for number, stem in enumerate(frames.frame_names)}
+        stray = [path.name for path in annotations if path.stem not in numbers]
+        if stray:
+            raise ValueError(
+                f'{name}: annotation {stray[0]} has no frame of that name in {frames.path} '
+                f'({len(stray)} such). Frames and annotations are paired by file stem. {_DOC}'
+            )
+        given: dict[int, Callable[[], np.ndarray]] = {}
+        for path, new_ids in self._given_paths(annotations):
+            given[numbers[path.stem]] = functools.partial(
+                read_davis_labels, path, self.year, frames.frame_size, new_ids
+            )
+        return VideoSample(name, frames, frames.frame_names, given)
+
+    def annotation_paths(self, name: str) -> list[Path]:
+        """Return the annotation files of a sequence in order of frames: every frame's, or those that are annotated.
+
+        A file's stem is the stem of its frame. Read them with `read_davis_labels` (or `read_label_map`).
+        """
+        folder = self._annotations_dir(name)
+        paths = [path for path in list_images(folder) if path.suffix.lower() == '.png']
+        if not paths:
+            raise FileNotFoundError(f'no annotation (*.png) in {folder}. {_DOC}')
+        return paths
+
+    truth = annotation_paths
+
+    def _given_paths(self, annotations: list[Path]) -> Iterator[tuple[Path, tuple[int, ...] | None]]:
+        yield annotations[0], None
+        if self.given == 'first_frame':
+            return
+        seen = set(np.unique(read_davis_labels(annotations[0], self.year)).tolist())
+        for path in annotations[1:]:
+            new = set(np.unique(read_davis_labels(path, self.year)).tolist()) - seen - {0}
+            if new:
+                seen |= new
+                yield path, tuple(sorted(new))
+
+    def _frames_dir(self, name: str) -> Path:
+        return self.data_root / 'JPEGImages' / self.resolution / name
+
+    def _annotations_dir(self, name: str) -> Path:
+        return self.data_root / 'Annotations' / self.resolution / name
+
+    def _check_folders(self) -> None:
+        for what, folder_of in (('frames', self._frames_dir), ('annotations', self._annotations_dir)):
+            missing = [name for name in self.names if not folder_of(name).is_dir()]
+            if missing:
+                raise FileNotFoundError(
+                    f'DAVIS {what} not found at {folder_of(missing[0]).parent} (looked for {len(self.names)} folders '
+                    f'of {self.list_path}; {len(missing)} missing, the first is {missing[0]!r}). {_DOC}'
+                )
+
+
+def read_davis_labels(
+    path: str | os.PathLike,
+    year: int,
+    frame_size: tuple[int, int] | None = None,
+    keep_ids: Sequence[int] | None = None,
+) -> np.ndarray:
+    """Read one annotation by the rule of its year.
+
+    Args:
+        path: PNG file.
+        year: 2017: ids, 255 is void and becomes 0. 2016: one object, whatever its value, becomes 1.
+        frame_size: (H, W) that the map must have; None to accept any.
+        keep_ids: Objects to keep, the others become background; None for all.
+
+    Returns:
+        (H, W) uint8.
+    """
+    label_map = read_label_map(path, binary=True) if year == 2016 else read_label_map(path, void=_VOID_2017)
+    if frame_size is not None:
+        check_mask_size(label_map, frame_size, path)
+    if keep_ids is None:
+        return label_map.ids
+    return np.where(np.isin(label_map.ids, list(keep_ids)), label_map.ids, 0).astype(np.uint8)
+
+
+def _read_names(data_root: Path, year: int, split: str) -> tuple[list[str], Path]:
+    """Return the names of a split, each once and in order, and the file they came from."""
+    if not data_root.is_dir():
+        raise FileNotFoundError(
+            f'DAVIS not found at {data_root}: expected a folder that holds JPEGImages, Annotations, ImageSets. {_DOC}'
+        )
+    candidates = [data_root / 'ImageSets' / str(year) / f'{split}.txt']
+    if year == 2016:
+        candidates.append(data_root / 'ImageSets' / '480p' / f'{split}.txt')
+    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(
+            f'list of sequences not found: looked for {" and ".join(map(str, candidates))} '
+            f'(DAVIS {year}, split {split!r}). {_DOC}'
+        )
+    names = []
+    for line in path.read_text().splitlines():
+        first = line.split()[0] if line.split() else ''
+        if first:
+            # A pair of paths '/JPEGImages/480p/<name>/00000.jpg ...', or the name itself.
+            names.append(Path(first).parent.name if '/' in first else first)
+    if not names:
+        raise ValueError(f'{path} names no sequence: expected one name a line. {_DOC}')
+    return list(dict.fromkeys(names)), path
+
+
+def _select(listed: list[str], wanted: Sequence[str] | None, list_path: Path) -> list[str]:
+    if wanted is None:
+        return listed
+    unknown = [name for name in wanted if name not in listed]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], listed, n=1)
+        hint = f'; did you mean {close[0]!r}?' if close else f'; it names {len(listed)}, e.g. {listed[0]!r}'
+        raise ValueError(f'sequence {unknown[0]!r} is not in {list_path}{hint}')
+    if not wanted:
+        raise ValueError('sequences: the list is empty; leave it out (None) for the whole split.')
+    return list(wanted)
