@@ -1,0 +1,250 @@
+"""Slow, plain loops for the propagation operator and for a whole video: what the fast code is tested against.
+
+NumPy in float64, one cell at a time, written from the definitions and sharing no code with `ops` or `propagation`.
+"""
+
+import math
+
+import numpy as np
+
+
+def attend_loop(
+    query,
+    keys,
+    values,
+    radius,
+    *,
+    shape='square',
+    temperature=1.0,
+    topk=None,
+    topk_scope='joint',
+    normalise='softmax',
+    border='mask',
+    prior=None,
+):
+    """`mmliir.ops.window_topk_attend`, one query cell at a time.
+
+    Args:
+        query: (C, h, w) array.
+        keys: (R, C, h, w) array.
+        values: (R, K, h, w) array.
+        radius, shape, temperature, topk, topk_scope, normalise, border, prior: As in the operator.
+
+    Returns:
+        (K, h, w) float64.
+    """
+    query, keys, values = (np.asarray(array, dtype=np.float64) for array in (query, keys, values))
+    if topk_scope == 'per_reference':
+        parts = [
+            attend_loop(
+                query, keys[r : r + 1], values[r : r + 1], [radius[r]], shape=shape, temperature=temperature,
+                topk=topk, normalise=normalise, border=border, prior=prior,
+            )
+            for r in range(len(radius))
+        ]  # fmt: skip
+        return np.mean(parts, axis=0)
+    height, width = query.shape[1:]
+    out = np.zeros((values.shape[1], height, width))
+    for y in range(height):
+        for x in range(width):
+            out[:, y, x] = _attend_cell(
+                query[:, y, x], keys, values, radius, y, x, shape, temperature, topk, normalise, border, prior
+            )
+    return out
+
+
+def _attend_cell(query, keys, values, radius, y, x, shape, temperature, topk, normalise, border, prior):
+    height, width = keys.shape[2:]
+    entries = []  # (reference, window position, logit, value)
+    no_value = np.zeros(values.shape[1])
+    for r, reach in enumerate(radius):
+        if reach is None:
+            cells = [(ry, rx, None) for ry in range(height) for rx in range(width)]
+        else:
+            span = range(-reach, reach + 1)
+            cells = [
+                (y + dy, x + dx, (dy + reach) * (2 * reach + 1) + dx + reach)
+                for dy in span
+                for dx in span
+                if shape == 'square' or dx * dx + dy * dy < reach * reach or dx == dy == 0
+            ]
+        for ry, rx, position in cells:
+            if 0 <= ry < height and 0 <= rx < width:
+                entries.append((r, position, query @ keys[r, :, ry, rx] / temperature, values[r, :, ry, rx]))
+            elif border == 'zero_logit':
+                entries.append((r, position, 0.0, no_value))
+    logits = np.array([entry[2] for entry in entries])
+    kept = np.ones(len(logits), dtype=bool)
+    if topk is not None and topk < len(logits):
+        kept = logits >= np.sort(logits)[::-1][topk - 1]
+    scope = np.ones_like(kept) if normalise == 'softmax_then_topk' else kept
+    exponentials = np.exp(logits - logits.max())
+    weights = np.where(kept, exponentials, 0) / exponentials[scope].sum()
+    if prior is not None:
+        weights = _replace(weights, entries, radius, y, x, height, width, shape, border, prior)
+    return sum(weight * entry[3] for weight, entry in zip(weights, entries, strict=True))
+
+
+def _replace(weights, entries, radius, y, x, height, width, shape, border, prior):
+    weights = weights.copy()
+    for r, reach in enumerate(radius):
+        own = [n for n, entry in enumerate(entries) if entry[0] == r]
+        if prior.threshold is not None and not weights[own].max() > prior.threshold:
+            continue
+        window = np.zeros((2 * reach + 1) ** 2)
+        takes_part = np.zeros(len(window), dtype=bool)
+        for n in own:
+            window[entries[n][1]] = weights[n]
+            takes_part[entries[n][1]] = True
+        fitted = mixture_loop(window, reach, prior.num_mixtures, prior.estimator, takes_part)
+        scale = sum(weights[n] for n in own) if prior.keep_mass else 1.0
+        for n in own:
+            weights[n] = fitted[entries[n][1]] * scale
+    return weights
+
+
+def mixture_loop(window, radius, num_mixtures, estimator, takes_part):
+    """The Gaussian mixture of one window, as `mmliir.ops.fit_mixture` defines it.
+
+    Args:
+        window: (P,) probabilities, row-major over the square window.
+        radius: Window radius in cells.
+        num_mixtures: Components.
+        estimator: 'moments' or 'fixed'.
+        takes_part: (P,) bool, cells that may carry mass.
+
+    Returns:
+        (P,) prior.
+    """
+    side = 2 * radius + 1
+    points = [(n % side - radius, n // side - radius) for n in range(side * side)]
+    order = sorted(range(len(window)), key=lambda n: -window[n])[:num_mixtures]
+    means = [points[n] for n in order]
+    prior = np.zeros(len(window))
+    if estimator == 'fixed':
+        peaks = np.exp([window[n] for n in order])
+        for weight, (mx, my) in zip(peaks / peaks.sum(), means, strict=True):
+            for n, (x, y) in enumerate(points):
+                prior[n] += weight * math.exp(-4 * math.log(2) * ((x - mx) ** 2 + (y - my) ** 2))
+        return np.where(takes_part, prior, 0)
+    owner = [min(range(num_mixtures), key=lambda k: (x - means[k][0]) ** 2 + (y - means[k][1]) ** 2) for x, y in points]
+    for k, (mx, my) in enumerate(means):
+        own = [n for n in range(len(points)) if owner[n] == k]
+        mass = sum(window[n] for n in own)
+        if mass <= 0:
+            continue
+        away = [(points[n][0] - mx, points[n][1] - my, window[n] / mass) for n in own]
+        covariance = np.array(
+            [
+                [sum(w * dx * dx for dx, _, w in away) + 0.18, sum(w * dx * dy for dx, dy, w in away)],
+                [sum(w * dx * dy for dx, dy, w in away), sum(w * dy * dy for _, dy, w in away) + 0.18],
+            ]
+        )
+        inverse = np.linalg.inv(covariance)
+        scale = mass / (2 * math.pi * math.sqrt(np.linalg.det(covariance)))
+        for n, (x, y) in enumerate(points):
+            away = np.array([x - mx, y - my])
+            prior[n] += scale * math.exp(-0.5 * away @ inverse @ away)
+    prior = np.where(takes_part, prior, 0)
+    return prior / prior.sum()
+
+
+def propagate_loop(features, label_map, settings, stride):
+    """`mmliir.propagation.propagate_features` for one labelled first frame, keeping every frame in memory.
+
+    Args:
+        features: (T, C, h, w) array.
+        label_map: (H, W) array of ids.
+        settings: `PropagationSettings`.
+        stride: Pixels per cell.
+
+    Returns:
+        (T, H, W) array of ids.
+    """
+    features = np.asarray(features, dtype=np.float64)
+    label_map = np.asarray(label_map)
+    frames, channels, h, w = features.shape
+    ids = [0, *sorted(set(label_map.flatten().tolist()) - {0})]
+    if settings.l2_normalise:
+        features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    temperature = math.sqrt(channels) if settings.temperature == 'sqrt_channels' else settings.temperature
+    fields = [_encode_loop(label_map, ids, settings.encoding, stride, h, w)]
+    out = [label_map]
+    for t in range(1, frames):
+        references = sorted({n for n in settings.permanent if n < t})
+        recent = [t - gap for gap in settings.gaps]
+        if settings.fill_with_first:
+            references += [max(n, 0) for n in recent]
+        else:
+            references = sorted({*references, *(n for n in recent if n >= 0)})
+        radius = []
+        for n, reference in enumerate(references):
+            is_permanent = reference in settings.permanent and n < len({p for p in settings.permanent if p < t})
+            radius.append(None if is_permanent and not settings.window_on_permanent else settings.radius)
+        values = np.stack([fields[n] for n in references])
+        values[:, 1:] *= settings.fg_gain
+        field = attend_loop(
+            features[t],
+            features[references],
+            values,
+            radius,
+            shape=settings.shape,
+            temperature=temperature,
+            topk=settings.topk,
+            topk_scope=settings.topk_scope,
+            normalise=settings.normalise,
+            border=settings.border,
+            prior=settings.prior,
+        )
+        pixels = _upsample_loop(field, stride, settings.upsample, label_map.shape)
+        if settings.min_max:
+            low, high = pixels.min(axis=(1, 2), keepdims=True), pixels.max(axis=(1, 2), keepdims=True)
+            pixels = np.where(high > 0, (pixels - low) / np.maximum(high - low, 1e-12), 0)
+        ids_of_frame = np.array(ids)[pixels.argmax(axis=0)]
+        out.append(ids_of_frame)
+        if settings.carry == 'hard':
+            field = _encode_loop(ids_of_frame, ids, settings.encoding, stride, h, w)
+        fields.append(field)
+    return np.stack(out)
+
+
+def _encode_loop(label_map, ids, encoding, stride, h, w):
+    """Ids at pixels -> (K, h, w) field: pixel (4i, 4j), nearest of the resized map, or bilinear of the one-hot map."""
+    height, width = label_map.shape
+    field = np.zeros((len(ids), h, w))
+    for k, object_id in enumerate(ids):
+        one_hot = np.zeros((h * stride, w * stride))
+        one_hot[:height, :width] = label_map == object_id
+        if object_id == 0:
+            one_hot[height:] = 1
+            one_hot[:, width:] = 1
+        for y in range(h):
+            for x in range(w):
+                if encoding == 'subsample':
+                    field[k, y, x] = one_hot[y * stride, x * stride]
+                elif encoding == 'nearest':
+                    field[k, y, x] = one_hot[int((y + 0.5) * stride), int((x + 0.5) * stride)]
+                else:
+                    field[k, y, x] = _bilinear(one_hot, (y + 0.5) * stride - 0.5, (x + 0.5) * stride - 0.5)
+    return field
+
+
+def _upsample_loop(field, stride, alignment, size):
+    pixels = np.zeros((field.shape[0], *size))
+    shift = (stride - 1) / 2 if alignment == 'mast' else 0
+    for y in range(size[0]):
+        for x in range(size[1]):
+            for k in range(field.shape[0]):
+                pixels[k, y, x] = _bilinear(field[k], (y - shift) / stride, (x - shift) / stride)
+    return pixels
+
+
+def _bilinear(array, y, x):
+    """Value at fractional indices, constant past the ends."""
+    y, x = min(max(y, 0), array.shape[0] - 1), min(max(x, 0), array.shape[1] - 1)
+    top, left = int(y), int(x)
+    bottom, right = min(top + 1, array.shape[0] - 1), min(left + 1, array.shape[1] - 1)
+    fy, fx = y - top, x - left
+    upper = array[top, left] * (1 - fx) + array[top, right] * fx
+    lower = array[bottom, left] * (1 - fx) + array[bottom, right] * fx
+    return upper * (1 - fy) + lower * fy

@@ -1,0 +1,154 @@
+"""window_topk_attend against a loop over cells, and its invariants."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from mmliir.ops.window_topk_attend import MixturePrior, window_topk_attend
+from mmliir.testing.reference_propagation import attend_loop
+
+
+def _inputs(height, width, channels=3, references=2, classes=2, whole=False, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((channels, height, width), (references, channels, height, width), (references, classes, height, width))
+    if whole:  # small whole numbers: products are exact, and many of them tie
+        return [torch.randint(-2, 3, shape, generator=generator).to(dtype) for shape in shapes]
+    return [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
+
+
+def _random_settings(seed):
+    draw = random.Random(seed)
+    references = draw.choice([1, 2, 3])
+    prior = draw.choice(
+        [
+            None, None, None, MixturePrior(2, 'fixed', 0.1), MixturePrior(2, 'moments'), MixturePrior(1, 'fixed'),
+            MixturePrior(3, 'moments', 0.05), MixturePrior(2, 'moments', keep_mass=True),
+        ]
+    )  # fmt: skip
+    # Where fewer cells carry mass than there are components, the means are a choice among ties: kept out with a prior.
+    radii = [0, 1, 2, 4, None] if prior is None else [2, 3]
+    radius = [draw.choice(radii)] * references if draw.random() < 0.6 else [draw.choice(radii) for _ in range(references)]
+    settings = {
+        'shape': draw.choice(['square', 'circle']),
+        'temperature': draw.choice([1.0, 0.3, 2.5]),
+        'topk': draw.choice([None, 1, 3, 7, 1000]) if prior is None else draw.choice([None, None, 1000]),
+        'topk_scope': draw.choice(['joint', 'joint', 'per_reference']),
+        'normalise': draw.choice(['softmax', 'softmax', 'softmax_then_topk']),
+        'border': draw.choice(['mask', 'zero_logit']),
+        'prior': prior,
+    }
+    size = draw.choice([(1, 1), (1, 5), (3, 2), (7, 9), (9, 11), (8, 8)] if prior is None else [(5, 5), (7, 9), (9, 8)])
+    inputs = _inputs(
+        *size, channels=draw.choice([1, 3]), references=references, classes=draw.choice([1, 3]), seed=seed,
+        whole=prior is None and draw.random() < 0.3,
+    )  # fmt: skip
+    return inputs, radius, settings
+
+
+@pytest.mark.parametrize('seed', range(120))
+def test_equals_the_loop_over_cells(seed):
+    inputs, radius, settings = _random_settings(seed)
+    fast = window_topk_attend(*inputs, radius, **settings)
+    slow = attend_loop(*inputs, radius, **settings)
+    np.testing.assert_allclose(fast.numpy(), slow, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize('topk', [None, 4])
+@pytest.mark.parametrize('max_elements', [1, 100, 5000, 10**7])
+def test_the_chunk_size_changes_nothing(topk, max_elements):
+    inputs = _inputs(13, 19)
+    whole = window_topk_attend(*inputs, [3, None], topk=topk)
+    chunked = window_topk_attend(*inputs, [3, None], topk=topk, max_elements=max_elements)
+    torch.testing.assert_close(chunked, whole, rtol=1e-12, atol=1e-12)
+
+
+def test_a_window_wider_than_the_frame_equals_no_window():
+    inputs = _inputs(5, 7)
+    torch.testing.assert_close(window_topk_attend(*inputs, [8, 8]), window_topk_attend(*inputs, [None, None]))
+
+
+def test_a_topk_above_the_number_of_keys_equals_no_topk():
+    inputs = _inputs(6, 7)
+    torch.testing.assert_close(window_topk_attend(*inputs, [2, 2], topk=50), window_topk_attend(*inputs, [2, 2]))
+
+
+def test_weights_of_every_cell_sum_to_one_under_mask_and_to_less_under_zero_logit():
+    query, keys, values = _inputs(9, 10)
+    ones = torch.ones_like(values)
+    assert torch.allclose(window_topk_attend(query, keys, ones, [2, 2]), ones[0])
+    padded = window_topk_attend(query, keys, ones, [2, 2], border='zero_logit')
+    assert (padded[0, 0, 0] < 1) and torch.allclose(padded[:, 2:-2, 2:-2], ones[0, :, 2:-2, 2:-2])
+
+
+def test_the_order_of_references_does_not_matter():
+    query, keys, values = _inputs(8, 9, references=3, whole=True)
+    for order in itertools.permutations(range(3)):
+        order = list(order)
+        same = window_topk_attend(query, keys[order], values[order], [2, 2, 2], topk=5)
+        torch.testing.assert_close(same, window_topk_attend(query, keys, values, [2, 2, 2], topk=5))
+
+
+def test_all_of_a_tie_is_kept():
+    query, keys, values = torch.ones(1, 3, 3), torch.ones(1, 1, 3, 3), torch.arange(9.0).view(1, 1, 3, 3)
+    assert torch.allclose(window_topk_attend(query, keys, values, [None], topk=1), torch.full((1, 3, 3), 4.0))
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('settings', [{}, {'topk': 3}, {'prior': MixturePrior(2, 'moments', keep_mass=True)}])
+def test_half_precision_is_computed_in_float32(dtype, settings):
+    inputs = [x.to(dtype) for x in _inputs(9, 9, dtype=torch.float32)]
+    out = window_topk_attend(*inputs, [2, 2], **settings)
+    assert out.dtype == torch.float32
+    np.testing.assert_allclose(out, attend_loop(*[x.double() for x in inputs], [2, 2], **settings), rtol=2e-4, atol=1e-5)
+
+
+def test_large_logits_do_not_overflow():
+    inputs = [x * 100 for x in _inputs(9, 9, dtype=torch.float32)]
+    assert window_topk_attend(*inputs, [2, 2]).isfinite().all()
+    assert window_topk_attend(*inputs, [2, None], topk=5).isfinite().all()
+
+
+def test_no_gradient_flows():
+    query, keys, values = _inputs(4, 4)
+    assert not window_topk_attend(query.requires_grad_(), keys, values, [1, 1]).requires_grad
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'radius': [2]}, 'one value for each of 2 references'),
+        ({'radius': [2, -1]}, 'whole number'),
+        ({'temperature': 0.0}, 'temperature'),
+        ({'topk': 0}, 'topk'),
+        ({'topk_scope': 'all'}, 'topk_scope'),
+        ({'normalise': 'l1'}, 'normalise'),
+        ({'border': 'wrap'}, 'border'),
+        ({'shape': 'star'}, 'shape'),
+        ({'radius': [2, None], 'prior': MixturePrior()}, 'window on every reference'),
+        ({'max_elements': 0}, 'max_elements'),
+    ],
+)
+def test_a_wrong_setting_is_named(change, message):
+    arguments = {'radius': [1, 1]} | change
+    with pytest.raises(ValueError, match=message):
+        window_topk_attend(*_inputs(4, 4), **arguments)
+
+
+def test_wrong_shapes_are_named():
+    query, keys, values = _inputs(4, 4)
+    with pytest.raises(ValueError, match='keys'):
+        window_topk_attend(query, keys[:, :2], values, [1, 1])
+    with pytest.raises(ValueError, match='values'):
+        window_topk_attend(query, keys, values[:1], [1, 1])
+
+
+def test_a_wrong_prior_is_named():
+    with pytest.raises(ValueError, match='estimator'):
+        MixturePrior(estimator='median')
+    with pytest.raises(ValueError, match='num_mixtures'):
+        MixturePrior(num_mixtures=0)
+    with pytest.raises(ValueError, match='threshold'):
+        MixturePrior(threshold=2.0)
