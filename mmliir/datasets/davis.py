@@ -22,8 +22,8 @@ _VOID_2017 = 255
 class DavisDataset(Sequence):
     """Sequences of DAVIS as `VideoSample`s, made when asked for.
 
-    Layout: `JPEGImages/<resolution>/<name>/*.jpg`, `Annotations/<resolution>/<name>/*.png`, and the list of names in
-    `ImageSets/<year>/<split>.txt` (2016 also: `ImageSets/480p/<split>.txt`, pairs of paths).
+    Layout: `JPEGImages/<resolution>/<name>/*.jpg`, `Annotations/<resolution>/<name>/*.png`, and the list of
+    names in `ImageSets/<year>/<split>.txt` (2016 also: `ImageSets/480p/<split>.txt`, pairs of paths).
 
     2017: object ids are kept, 255 is void. 2016: one object, every pixel that is not 0 is id 1.
 
@@ -33,9 +33,9 @@ class DavisDataset(Sequence):
         split: Name of the list, e.g. 'val'.
         sequences: Names to keep, in this order; None for the whole list.
         resolution: Folder below JPEGImages and Annotations.
-        given: Which labels a sample gives. 'first_frame' is the DAVIS protocol: the first annotated frame and nothing
-            else, so objects that enter later are never given. 'first_appearance' adds, at the first annotated frame
-            of each later object, a map of the new objects alone (as YouTube-VOS does).
+        given: Which labels a sample gives. 'first_frame' is the DAVIS protocol: the first annotated frame and
+            nothing else, so objects that enter later are never given. 'first_appearance' adds, at the first
+            annotated frame of each later object, a map of the new objects alone (as YouTube-VOS does).
 
     Raises:
         FileNotFoundError: A folder, the list, or a sequence of the list is missing.
@@ -91,7 +91,7 @@ class DavisDataset(Sequence):
         return VideoSample(name, frames, frames.frame_names, given)
 
     def annotation_paths(self, name: str) -> list[Path]:
-        """Return the annotation files of a sequence in order of frames: every frame's, or those that are annotated.
+        """Return the annotation files of a sequence in order of frames (some frames may have none).
 
         A file's stem is the stem of its frame. Read them with `read_davis_labels` (or `read_label_map`).
         """
@@ -125,8 +125,9 @@ class DavisDataset(Sequence):
             missing = [name for name in self.names if not folder_of(name).is_dir()]
             if missing:
                 raise FileNotFoundError(
-                    f'DAVIS {what} not found at {folder_of(missing[0]).parent} (looked for {len(self.names)} folders '
-                    f'of {self.list_path}; {len(missing)} missing, the first is {missing[0]!r}). {_DOC}'
+                    f'DAVIS {what} not found at {folder_of(missing[0]).parent} (looked for {len(self.names)} '
+                    f'folders of {self.list_path}; {len(missing)} missing, the first is {missing[0]!r}). '
+                    f'{_DOC}'
                 )
 
 
@@ -159,7 +160,8 @@ def _read_names(data_root: Path, year: int, split: str) -> tuple[list[str], Path
     """Return the names of a split, each once and in order, and the file they came from."""
     if not data_root.is_dir():
         raise FileNotFoundError(
-            f'DAVIS not found at {data_root}: expected a folder that holds JPEGImages, Annotations, ImageSets. {_DOC}'
+            f'DAVIS not found at {data_root}: expected a folder that holds JPEGImages, Annotations, '
+            f'ImageSets. {_DOC}'
         )
     candidates = [data_root / 'ImageSets' / str(year) / f'{split}.txt']
     if year == 2016:

@@ -1,8 +1,9 @@
 """Frames by number, from a folder of images, a video file or an array.
 
-All three are `FrameSequence`s (`mmliir.structures`): a name, a length, `frames[n]` as (H, W, 3) uint8 RGB, and iteration
-in order. Frame n is the n-th decoded picture, whatever its time stamp: a video of variable frame rate has as many frames
-as pictures. What cannot be read as asked raises `BrokenMediaError`; nothing is padded, repeated or skipped in silence.
+All three are `FrameSequence`s (`mmliir.structures`): a name, a length, `frames[n]` as (H, W, 3) uint8 RGB,
+and iteration in order. Frame n is the n-th decoded picture, whatever its time stamp: a video of variable
+frame rate has as many frames as pictures. What cannot be read as asked raises `BrokenMediaError`; nothing is
+padded, repeated or skipped in silence.
 """
 
 import bisect
@@ -26,7 +27,7 @@ _PNG_START, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
 
 
 class BrokenMediaError(ValueError):
-    """A folder, image or video that cannot give the frames it should. The text names the file and the remedy."""
+    """A folder, image or video that cannot give the frames it should; the text says which and why."""
 
 
 def natural_key(name: str) -> tuple:
@@ -50,7 +51,8 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     """Read one image whole, or raise.
 
     Args:
-        path: JPEG or PNG. Grey images become three equal channels, alpha is dropped, an EXIF rotation is applied.
+        path: JPEG or PNG. Grey images become three equal channels, alpha is dropped, an EXIF rotation is
+            applied.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -65,7 +67,9 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     except FileNotFoundError as error:
         raise FileNotFoundError(f'image not found: {path}') from error
     if not data:
-        raise BrokenMediaError(f'{path} is empty (0 bytes): expected a JPEG or PNG image. Copy or extract it again.')
+        raise BrokenMediaError(
+            f'{path} is empty (0 bytes): expected a JPEG or PNG image. Copy or extract it again.'
+        )
     _check_image_is_whole(data, path)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
@@ -77,7 +81,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 
 def _check_image_is_whole(data: bytes, path: Path) -> None:
-    """Look for the end marker; where it is not last (trailing bytes are legal), decode strictly with Pillow."""
+    """Look for the end marker; where it is not last (more bytes may follow), decode strictly."""
     if data.startswith(_JPEG_START) and data.rstrip(b'\0\r\n').endswith(_JPEG_END):
         return
     if data.startswith(_PNG_START) and data.endswith(_PNG_END):
@@ -109,8 +113,8 @@ class FrameFolder:
 
     Raises:
         FileNotFoundError: No such folder.
-        BrokenMediaError: The folder holds no image. Reading a frame raises it for a damaged image, or for one whose
-            size differs from the first one's.
+        BrokenMediaError: The folder holds no image. Reading a frame raises it for a damaged image, or for one
+            whose size differs from the first one's.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -203,13 +207,14 @@ class FrameArray:
 class VideoFile:
     """A video file, decoded by PyAV.
 
-    The index is made once, on first use, by reading the packets and not by decoding: it knows the time stamp of every
-    picture. Frame n is then the n-th smallest time stamp. Asking in order decodes on; asking elsewhere seeks to the
-    key frame before, decodes from there and checks that the picture that came is the one that was asked for. Files
-    whose packets carry no usable time stamps are counted by decoding, and read from the start when asked backwards.
+    The index is made once, on first use, by reading the packets and not by decoding: it knows the time stamp
+    of every picture. Frame n is then the n-th smallest time stamp. Asking in order decodes on; asking
+    elsewhere seeks to the key frame before, decodes from there and checks that the picture that came is the
+    one that was asked for. Files whose packets carry no usable time stamps are counted by decoding, and read
+    from the start when asked backwards.
 
-    The decoder is opened on first use in each process and never pickled, so one object serves forked and spawned
-    workers. Iterate with `for frame in video` or ask in order: seeking costs a group of pictures.
+    The decoder is opened on first use in each process and never pickled, so one object serves forked and
+    spawned workers. Iterate with `for frame in video` or ask in order: seeking costs a group of pictures.
 
     Args:
         path: Video file. A rotation in its metadata (phones) is applied.
@@ -220,8 +225,8 @@ class VideoFile:
     Raises:
         ImportError: PyAV is not installed.
         FileNotFoundError: No such file.
-        BrokenMediaError: Raised when the index is made or a frame is decoded: no video in it, 0 pictures, or the file
-            is cut off or damaged.
+        BrokenMediaError: Raised when the index is made or a frame is decoded: no video in it, 0 pictures, or
+            the file is cut off or damaged.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -311,7 +316,9 @@ class VideoFile:
             except self._av.error.FFmpegError as error:
                 raise self._broken(f'reading stopped after {len(stamps)} packets ("{error}")') from error
             self._check_is_whole(container, stream, claimed, len(stamps), end, usable)
-        usable = usable and len(set(stamps)) == len(stamps) and self._first_picture_is(min(stamps, default=None))
+        usable = (
+            usable and len(set(stamps)) == len(stamps) and self._first_picture_is(min(stamps, default=None))
+        )
         if usable:
             self._stamps, self._keys = sorted(stamps), sorted(keys)
             self._length = len(stamps)
@@ -323,13 +330,17 @@ class VideoFile:
     def _check_is_whole(self, container, stream, claimed: int, found: int, end: float, usable: bool) -> None:
         """Compare the packets that are there with what the header promises."""
         if usable and claimed > found:
-            raise self._broken(f'its header promises {claimed} pictures, the file holds {found}: it is cut off')
+            raise self._broken(
+                f'its header promises {claimed} pictures, the file holds {found}: it is cut off'
+            )
         promised = _matroska_duration(container, stream)
         if usable and promised is not None and end < promised - max(1.0, 0.02 * promised):
-            raise self._broken(f'its header promises {promised:.2f} s, the pictures end at {end:.2f} s: it is cut off')
+            raise self._broken(
+                f'its header promises {promised:.2f} s, the pictures end at {end:.2f} s: it is cut off'
+            )
 
     def _first_picture_is(self, stamp: int | None) -> bool:
-        """Whether decoding starts with the smallest time stamp, as it does where packets and pictures match."""
+        """Whether decoding starts with the smallest time stamp, as where packets and pictures match."""
         if stamp is None:
             return False
         with self._open() as container:
@@ -413,11 +424,13 @@ class VideoFile:
         expected = self._last_index + 1
         picture = next(self._pictures, None)
         if picture is None:
-            raise self._broken(f'{len(self)} pictures are in the index, decoding ended before frame {expected}')
+            raise self._broken(
+                f'{len(self)} pictures are in the index, decoding ended before frame {expected}'
+            )
         if self._stamps is not None and picture.pts != self._stamps[expected]:
             raise self._broken(
-                f'asked for frame {expected} (time stamp {self._stamps[expected]}), got time stamp {picture.pts}: '
-                'packets are missing or damaged'
+                f'asked for frame {expected} (time stamp {self._stamps[expected]}), got time stamp '
+                f'{picture.pts}: packets are missing or damaged'
             )
         self._last_index, self._last_picture = expected, picture
 
@@ -457,7 +470,8 @@ def open_frames(path: str | os.PathLike) -> FrameSequence:
 
 
 def _matroska_duration(container, stream) -> float | None:
-    """Seconds that a Matroska or WebM header promises for this stream; None for other formats or no promise."""
+    """Seconds that a Matroska or WebM header promises for this stream; None for other formats or no
+    promise."""
     if 'matroska' not in container.format.name:
         return None
     text = stream.metadata.get('DURATION', '')

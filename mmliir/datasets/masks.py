@@ -1,6 +1,7 @@
 """Label maps in image files: read whatever people store them as, and write the one form everybody reads.
 
-Inside the package a label map is (H, W) uint8, 0 = background. `read_label_map` says in `notes` what it had to assume.
+Inside the package a label map is (H, W) uint8, 0 = background. `read_label_map` says in `notes` what it had
+to assume.
 """
 
 import os
@@ -22,8 +23,10 @@ class LabelMap:
 
     Attributes:
         ids: (H, W) uint8, 0 = background.
-        notes: What was assumed or is unusual about the file, one sentence each; empty for a plain indexed PNG.
-        void: (H, W) bool, pixels that belong to nothing (see `read_label_map`), or None where no void id was asked for.
+        notes: What was assumed or is unusual about the file, one sentence each; empty for a plain indexed
+            PNG.
+        void: (H, W) bool, pixels that belong to nothing (see `read_label_map`), or None where no void id was
+            asked for.
     """
 
     ids: np.ndarray
@@ -48,9 +51,9 @@ def read_label_map(
 
     What the pixels mean, by image mode:
         P (indexed): the index is the id.  1, L, LA, I, I;16: the grey value is the id.
-        RGB, RGBA: grey pixels only -> the grey value is the id; colours of the DAVIS palette -> the id of the colour;
-        any other colours -> ids 1, 2, ... in sorted order of (red, green, blue), black is 0, with a note that names
-        them (such numbers hold for this image alone).
+        RGB, RGBA: greys only -> the grey value is the id; colours of the DAVIS palette -> the id of the
+        colour; any other colours -> ids 1, 2, ... in sorted order of (red, green, blue), black is 0, with a
+        note that names them (such numbers hold for this image alone).
         Alpha: ignored where it is the same everywhere, else transparent pixels are background.
     Ids with gaps (1, 5, 9) stay as they are.
 
@@ -58,9 +61,9 @@ def read_label_map(
         path: Image file.
         max_ids: How many different objects are believable, at most 255.
         binary: One object: every pixel that is not 0 becomes 1 (DAVIS-2016 stores 0 and 255).
-        void: Id of pixels that belong to nothing; they become 0 in `ids` and True in `void`. DAVIS-2017 uses 255 in
-            some splits. With None, 255 is an object like any other, because a single mask of 0 and 255 is the most
-            common file there is.
+        void: Id of pixels that belong to nothing; they become 0 in `ids` and True in `void`. DAVIS-2017 uses
+            255 in some splits. With None, 255 is an object like any other, because a single mask of 0 and 255
+            is the most common file there is.
         require_object: Refuse a map of background only, rather than noting it.
 
     Raises:
@@ -115,7 +118,9 @@ def write_label_map(path: str | os.PathLike, label_map: np.ndarray) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def check_mask_size(label_map: LabelMap | np.ndarray, frame_size: tuple[int, int], path: str | os.PathLike) -> None:
+def check_mask_size(
+    label_map: LabelMap | np.ndarray, frame_size: tuple[int, int], path: str | os.PathLike
+) -> None:
     """Raise `ValueError` when a label map and its frame differ in size.
 
     Args:
@@ -129,8 +134,8 @@ def check_mask_size(label_map: LabelMap | np.ndarray, frame_size: tuple[int, int
         swapped = (h, w) == (frame_w, frame_h)
         hint = 'One of the two is rotated' if swapped else 'Draw the mask on the frame itself'
         raise ValueError(
-            f'{path}: the mask is {w}x{h}, the frame is {frame_w}x{frame_h} (width x height). {hint}, or resize the '
-            'mask with nearest-neighbour interpolation (any other invents ids at edges).'
+            f'{path}: the mask is {w}x{h}, the frame is {frame_w}x{frame_h} (width x height). {hint}, or '
+            'resize the mask with nearest-neighbour interpolation (any other invents ids at edges).'
         )
 
 
@@ -146,7 +151,9 @@ def _load(path: Path) -> tuple[np.ndarray, str]:
     except FileNotFoundError as error:
         raise FileNotFoundError(f'label map not found: {path}') from error
     except UnidentifiedImageError as error:
-        raise BrokenMediaError(f'{path} is not an image that can be read: expected a PNG label map.') from error
+        raise BrokenMediaError(
+            f'{path} is not an image that can be read: expected a PNG label map.'
+        ) from error
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG chunk.
         raise BrokenMediaError(f'{path} is damaged or cut off ("{error}"). Copy or save it again.') from error
 
@@ -169,8 +176,8 @@ def _colors_to_ids(pixels: np.ndarray, max_ids: int, path: Path, notes: list[str
     objects = colors[colors != 0]
     if len(objects) > max_ids:
         raise ValueError(
-            f'{path}: {len(objects)} different colours, more than max_ids={max_ids}: smoothed edges, or a photograph? '
-            'Save the mask as PNG without anti-aliasing, one flat colour an object.'
+            f'{path}: {len(objects)} different colours, more than max_ids={max_ids}: smoothed edges, or a '
+            'photograph? Save the mask as PNG without anti-aliasing, one flat colour an object.'
         )
     numbers = np.zeros(len(colors), dtype=np.int64)
     numbers[colors != 0] = np.arange(1, len(objects) + 1)
@@ -191,17 +198,18 @@ def _check_values(values: np.ndarray, max_ids: int, path: Path) -> None:
         wrong = objects[(objects > 255) | (objects < 0)]
         shown = ', '.join(str(int(v)) for v in wrong[:6]) + (', ...' if wrong.size > 6 else '')
         raise ValueError(
-            f'{path}: ids go from 0 (background) to 255, found {shown}. Renumber the objects and save an 8-bit PNG.'
+            f'{path}: ids go from 0 (background) to 255, found {shown}. Renumber the objects and save an '
+            '8-bit PNG.'
         )
     if objects.size > max_ids:
         raise ValueError(
-            f'{path}: {objects.size} distinct ids, more than max_ids={max_ids}: smoothed edges? Save the mask as PNG '
-            'without anti-aliasing.'
+            f'{path}: {objects.size} distinct ids, more than max_ids={max_ids}: smoothed edges? Save the '
+            'mask as PNG without anti-aliasing.'
         )
 
 
 def _refuse_smoothed_edges(ids: np.ndarray, path: Path) -> None:
-    """Anti-aliasing and JPEG make many ids that only ever lie on borders: not one pixel is inside its own region."""
+    """Anti-aliasing and JPEG make many ids that lie on borders only, without one pixel inside."""
     found = np.unique(ids)
     if len(found) <= _EDGE_IDS_TO_REFUSE:
         return
@@ -212,8 +220,9 @@ def _refuse_smoothed_edges(ids: np.ndarray, path: Path) -> None:
     edge_only = np.setdiff1d(found, np.unique(ids[inside]))
     if len(edge_only) >= _EDGE_IDS_TO_REFUSE and len(edge_only) > len(found) // 2:
         raise ValueError(
-            f'{path}: {len(found)} distinct values, {len(edge_only)} of them only along edges: the mask was smoothed. '
-            'Save it as PNG (not JPEG) without anti-aliasing, and resize masks with nearest neighbour only.'
+            f'{path}: {len(found)} distinct values, {len(edge_only)} of them only along edges: the mask was '
+            'smoothed. Save it as PNG (not JPEG) without anti-aliasing, and resize masks with nearest '
+            'neighbour only.'
         )
 
 
@@ -221,7 +230,9 @@ def _note_ids(ids: np.ndarray, require_object: bool, path: Path, notes: list[str
     objects = [int(i) for i in np.unique(ids) if i]
     if not objects:
         if require_object:
-            raise ValueError(f'{path}: every pixel is background (0): expected at least one object to follow.')
+            raise ValueError(
+                f'{path}: every pixel is background (0): expected at least one object to follow.'
+            )
         notes.append('no object: every pixel is background')
     elif objects == [255]:
         notes.append('one object with id 255; read with binary=True to number it 1')
