@@ -1,0 +1,24 @@
+# MAST, the baseline: intra-video reconstruction alone, no position map (LIIR Table 4, row 1).
+_base_ = ['liir_r18_ytvos.py']
+model = dict(
+    _delete_=True,
+    type='MAST',
+    data_preprocessor=_base_.model.data_preprocessor,
+    backbone=_base_.model.backbone,
+    projection=_base_.model.projection,
+    reconstruction_head=_base_.model.reconstruction_head,
+)
+_pairs = 71583
+train_dataloader = dict(batch_size=24)
+auto_scale_lr = dict(base_batch_size=24)
+train_cfg = dict(max_iters=30 * _pairs // 24)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+param_scheduler = [
+    dict(
+        type='SampleStepLR',
+        boundaries=[400_000, 600_000, 800_000, 1_000_000],
+        factors=[1.0, 0.5, 0.25, 0.125, 0.0625],
+    )
+]
+stages = None
+protocol = 'mast'

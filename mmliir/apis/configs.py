@@ -1,0 +1,54 @@
+"""Read configs and command-line changes to them, and refuse names that nobody reads."""
+
+import difflib
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+#: Top-level entries of our configs besides those that the Runner reads.
+_OWN_KEYS = {'protocol', 'stages', 'ablation', 'task', 'device'}
+_RUNNER_KEYS = {
+    'model', 'work_dir', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg', 'val_cfg', 'test_cfg',
+    'auto_scale_lr', 'optim_wrapper', 'param_scheduler', 'val_evaluator', 'test_evaluator', 'default_hooks',
+    'custom_hooks', 'data_preprocessor', 'load_from', 'resume', 'launcher', 'env_cfg', 'log_processor', 'log_level',
+    'visualizer', 'default_scope', 'randomness', 'experiment_name', 'runner_type', 'model_wrapper_cfg', 'sync_bn',
+    'find_unused_parameters', 'compile', 'cfg', 'custom_imports',
+}  # fmt: skip
+
+
+def load_config(path: str | Path, options: dict | None = None) -> Config:
+    """Read a config file and apply changes by dotted name.
+
+    Args:
+        path: A `.py` config with `_base_` inheritance.
+        options: Dotted name -> value, as `--cfg-options` gives them.
+
+    Returns:
+        The resolved config.
+
+    Raises:
+        FileNotFoundError: No such file; names the configs that are there.
+        ValueError: A name at the top level that nothing reads (a typing error), with the nearest known one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = sorted(str(p) for p in path.parent.glob('*.py')) if path.parent.is_dir() else []
+        hint = f'; that folder holds {", ".join(near)}' if near else ''
+        raise FileNotFoundError(f'config not found: {path}{hint}')
+    cfg = Config.fromfile(str(path))
+    known = _OWN_KEYS | _RUNNER_KEYS
+    _refuse_unknown(set(cfg), known, f'config {path}')
+    if options:
+        _refuse_unknown({name.split('.')[0] for name in options}, known, '--cfg-options')
+        cfg.merge_from_dict(options)
+    init_default_scope(cfg.get('default_scope', 'mmliir'))
+    return cfg
+
+
+def _refuse_unknown(names: set[str], known: set[str], where: str) -> None:
+    for name in sorted(names):
+        if name not in known and not name.startswith('_'):
+            near = difflib.get_close_matches(name, sorted(known), n=1)
+            hint = f'; did you mean {near[0]!r}?' if near else f'. Known: {", ".join(sorted(known))}'
+            raise ValueError(f'{where}: {name!r} is not an entry that anything reads{hint}')

@@ -1,0 +1,155 @@
+"""Train a method from its config: the stages in turn, each a Runner of its own."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.registry import RUNNERS
+
+from mmliir.apis.configs import load_config
+from mmliir.utils.checkpoint import read_checkpoint
+from mmliir.utils.files import write_json_atomic
+
+_DONE = 'stage_done.json'
+
+
+def stage_configs(cfg: Config, work_dir: Path, options: dict | None = None) -> list[tuple[str, Config]]:
+    """Resolve a config with stages into one config a stage.
+
+    Args:
+        cfg: A resolved config; `stages` is a list of `dict(name, changes)` or None for a single stage.
+        work_dir: The last stage works here, earlier ones in `work_dir/stage_<name>`.
+        options: Changes from the command line; they win over the stages' own.
+
+    Returns:
+        [(name, config)] in order, without the `stages` entry.
+    """
+    stages = cfg.get('stages') or [dict(name='train', changes={})]
+    resolved = []
+    for number, stage in enumerate(stages):
+        unknown = set(stage) - {'name', 'changes'}
+        if unknown:
+            raise ValueError(f'a stage has `name` and `changes`, got {sorted(unknown)} besides')
+        own = Config(cfg.to_dict())
+        own.pop('stages', None)
+        own.merge_from_dict(dict(stage['changes']))
+        own.merge_from_dict({name: value for name, value in (options or {}).items() if name != 'stages'})
+        last = number == len(stages) - 1
+        own.work_dir = str(work_dir if last else work_dir / f'stage_{stage["name"]}')
+        own.experiment_name = f'{work_dir.name}_{stage["name"]}'
+        resolved.append((stage['name'], own))
+    return resolved
+
+
+def train(
+    config: str | Path,
+    work_dir: str | Path | None = None,
+    options: dict | None = None,
+    resume: str | bool = False,
+    amp: bool = False,
+    launcher: str = 'none',
+    auto_scale_lr: bool = False,
+    stage: str | None = None,
+    data_root: str | Path | None = None,
+) -> Path:
+    """Train a method.
+
+    Args:
+        config: Config file.
+        work_dir: Where logs and checkpoints go; `work_dirs/<config name>` by default.
+        options: Dotted name -> value; win over the config and its stages.
+        resume: True continues the run in `work_dir` where it stopped; a path continues that checkpoint.
+        amp: Convolutions in bfloat16.
+        launcher: 'none', 'pytorch' (torchrun) or 'slurm'.
+        auto_scale_lr: Scale the learning rate with the global batch size over the config's base batch size.
+        stage: Run only the stage of this name.
+        data_root: Folder of training videos; short for `train_dataloader.dataset.source.data_root`.
+
+    Returns:
+        The last checkpoint.
+    """
+    options = dict(options or {})
+    if data_root is not None:
+        options['train_dataloader.dataset.source.data_root'] = str(data_root)
+    cfg = load_config(config, options)
+    if 'train_dataloader' not in cfg or 'train_cfg' not in cfg:
+        raise ValueError(f'{config} describes a frozen feature: it has no training (train_dataloader, train_cfg)')
+    prepare_distributed(launcher)
+    work_dir = Path(work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(config).stem)
+    stages = stage_configs(cfg, work_dir, options)
+    if stage is not None:
+        names = [name for name, _ in stages]
+        if stage not in names:
+            raise ValueError(f'{config} has no stage {stage!r}; its stages are {", ".join(names)}')
+        stages = [entry for entry in stages if entry[0] == stage]
+    previous = None
+    for name, stage_cfg in stages:
+        previous = _run_stage(name, stage_cfg, previous, resume, amp, launcher, auto_scale_lr)
+    return previous
+
+
+def _run_stage(name, cfg: Config, previous: Path | None, resume, amp: bool, launcher: str, auto_scale_lr: bool) -> Path:
+    """Train one stage, or return its checkpoint when it is complete and the run is resumed."""
+    done = Path(cfg.work_dir) / _DONE
+    if resume is True and done.is_file():
+        checkpoint = Path(cfg.work_dir) / json.loads(done.read_text())['checkpoint']
+        if checkpoint.is_file() and json.loads(done.read_text())['max_iters'] == cfg.train_cfg.max_iters:
+            return checkpoint
+    if isinstance(resume, str):
+        meta = read_checkpoint(resume).get('meta', {})
+        if meta.get('stage', name) != name:
+            return Path(resume)  # an earlier stage than the checkpoint's: nothing to do
+        cfg.resume, cfg.load_from = True, resume
+    else:
+        started = (Path(cfg.work_dir) / 'last_checkpoint').is_file()
+        cfg.resume = bool(resume) and started
+        if not cfg.resume and previous is not None:
+            cfg.load_from = str(previous)
+    prepare_config(cfg, amp, launcher, auto_scale_lr)
+    runner = RUNNERS.get(cfg.get('runner_type', 'CorrespondenceRunner')).from_cfg(cfg)
+    runner.stage = name
+    runner.train()
+    last = Path((Path(cfg.work_dir) / 'last_checkpoint').read_text().strip())
+    checkpoint = Path(cfg.work_dir) / last.name
+    if is_main_process():
+        write_json_atomic(done, {'checkpoint': checkpoint.name, 'max_iters': cfg.train_cfg.max_iters})
+    return checkpoint
+
+
+def prepare_config(cfg: Config, amp: bool, launcher: str, auto_scale_lr: bool) -> None:
+    """Fill in what depends on the machine: precision, ranks, device ids, samples a step."""
+    cfg.launcher = launcher
+    if amp:
+        kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+        if kind not in ('OptimWrapper', 'AutocastOptimWrapper'):
+            raise ValueError(f'--amp replaces OptimWrapper, but the config has {kind}')
+        cfg.optim_wrapper.type = 'AutocastOptimWrapper'
+    if auto_scale_lr:
+        if not cfg.get('auto_scale_lr'):
+            raise ValueError('--auto-scale-lr needs `auto_scale_lr.base_batch_size` in the config')
+        cfg.auto_scale_lr.enable = True
+    if not torch.cuda.is_available():
+        if cfg.get('model_wrapper_cfg'):
+            cfg.model_wrapper_cfg.device_ids = None
+        cfg.train_dataloader.pin_memory = False
+    if cfg.train_dataloader.get('num_workers', 0) == 0:
+        cfg.train_dataloader.persistent_workers = False
+    ranks = dist.get_world_size() if dist.is_initialized() else 1
+    for scheduler in cfg.get('param_scheduler') or []:
+        if scheduler.get('type') == 'SampleStepLR' and scheduler.get('samples_per_step') is None:
+            scheduler.samples_per_step = cfg.train_dataloader.batch_size * ranks
+
+
+def prepare_distributed(launcher: str) -> None:
+    """Start the process group where MMEngine cannot: with torchrun on a machine without a GPU (gloo)."""
+    if launcher == 'pytorch' and not torch.cuda.is_available() and not dist.is_initialized():
+        if 'RANK' not in os.environ:
+            raise ValueError(
+                '--launcher pytorch needs torchrun: `bash tools/dist_train.sh CONFIG 2`, or '
+                '`torchrun --nproc_per_node=2 tools/train.py CONFIG --launcher pytorch`'
+            )
+        dist.init_process_group('gloo')

@@ -1,0 +1,148 @@
+"""Read checkpoints without executing them, and put weights into models without silence.
+
+A checkpoint is data: it is read with `weights_only=True`, and a config inside it is never run.
+"""
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+#: Entry of a checkpoint that names its layout; checkpoints of other programs have none.
+FORMAT_KEY = 'mmliir_format'
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_weights` did.
+
+    Attributes:
+        loaded: Number of tensors loaded.
+        missing: Training-only tensors of the model that the checkpoint does not hold.
+        unexpected: Training-only tensors of the checkpoint that the model does not have.
+    """
+
+    loaded: int
+    missing: frozenset[str]
+    unexpected: frozenset[str]
+
+
+def read_checkpoint(path: str | Path, map_location: str | torch.device = 'cpu') -> dict:
+    """Read a checkpoint file as plain data.
+
+    Args:
+        path: A `.pth`/`.pt` file (a state dict, or a dict with a `state_dict` entry) or a `.safetensors` file.
+        map_location: Device of the tensors.
+
+    Returns:
+        A dict with at least `state_dict`: names -> tensors.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: The file is truncated, is no checkpoint, or holds pickled objects that would run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        siblings = sorted(p.name for p in path.parent.glob('*.pth')) if path.parent.is_dir() else []
+        found = f'that folder holds {", ".join(siblings[-5:])}' if siblings else 'that folder holds no .pth file'
+        raise FileNotFoundError(f'checkpoint not found: {path} ({found})')
+    if path.suffix == '.safetensors':
+        return {'state_dict': _read_safetensors(path, map_location)}
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        if _is_zip(path) or 'Unsupported' in str(error) or 'GLOBAL' in str(error):
+            raise ValueError(
+                f'{path} holds pickled Python objects that could execute code; refused. Only tensors, numbers, strings '
+                'and containers are read. Ask its author for a plain state dict or a .safetensors file.'
+            ) from error
+        raise ValueError(f'{path} is not a checkpoint (or is damaged): {_first_line(error)}') from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f'{path} ({path.stat().st_size} bytes) cannot be read as a checkpoint; it may be truncated: '
+            f'{_first_line(error)}'
+        ) from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"{path} holds a {type(checkpoint).__name__}, expected a dict of tensors")
+    if 'state_dict' not in checkpoint:
+        checkpoint = {'state_dict': checkpoint}
+    weights = checkpoint['state_dict']
+    if not isinstance(weights, dict) or not any(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise ValueError(f'{path} holds no weights: expected names -> tensors, or such a dict under `state_dict`')
+    return checkpoint
+
+
+def load_weights(model: nn.Module, checkpoint: dict, path: str | Path) -> LoadReport:
+    """Put a checkpoint's weights into a model; every tensor that inference needs must be there and fit.
+
+    Weights under the model's `training_only_prefixes` may be absent on either side.
+
+    Args:
+        model: The model; its `after_weights_loaded(missing)` is called when it has one.
+        checkpoint: What `read_checkpoint` returned.
+        path: Named in errors.
+
+    Raises:
+        ValueError: The checkpoint is of another architecture; lists what is missing, unexpected, of another shape.
+    """
+    weights = {name.removeprefix('module.'): value for name, value in checkpoint['state_dict'].items()}
+    own = model.state_dict()
+    prefixes = tuple(getattr(model, 'training_only_prefixes', ()))
+    missing = {name for name in own if name not in weights}
+    unexpected = {name for name in weights if name not in own}
+    reshaped = {name for name in own if name in weights and own[name].shape != weights[name].shape}
+    problems = [
+        _describe('missing', {name for name in missing if not name.startswith(prefixes or ('\0',))}),
+        _describe('not in the model', {name for name in unexpected if not _training_only(name, prefixes)}),
+        _describe(
+            'of another shape',
+            reshaped,
+            lambda name: f'{name} {tuple(weights[name].shape)}, model {tuple(own[name].shape)}',
+        ),
+    ]
+    problems = [problem for problem in problems if problem]
+    if problems:
+        raise ValueError(
+            f'{path} does not fit this model ({type(model).__name__}): {"; ".join(problems)}. '
+            'Use the config that the checkpoint was trained with.'
+        )
+    model.load_state_dict(weights, strict=False)
+    if hasattr(model, 'after_weights_loaded'):
+        model.after_weights_loaded(missing)
+    return LoadReport(len(own) - len(missing), frozenset(missing), frozenset(unexpected))
+
+
+def _training_only(name: str, prefixes: tuple[str, ...]) -> bool:
+    """Parts that only training uses may ride along in any checkpoint of this package."""
+    return name.startswith((*prefixes, 'inter.'))
+
+
+def _describe(what: str, names: set[str], show=str) -> str:
+    if not names:
+        return ''
+    listed = ', '.join(show(name) for name in sorted(names)[:3])
+    return f'{len(names)} tensors {what} ({listed}{", ..." if len(names) > 3 else ""})'
+
+
+def _read_safetensors(path: Path, map_location) -> dict[str, torch.Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ImportError("reading .safetensors needs `pip install 'mmliir[safetensors]'`") from error
+    try:
+        return load_file(path, device=str(map_location))
+    except SafetensorError as error:
+        raise ValueError(f'{path} is not a readable .safetensors file: {_first_line(error)}') from error
+
+
+def _is_zip(path: Path) -> bool:
+    with open(path, 'rb') as file:
+        return file.read(4) == b'PK\x03\x04'
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
