@@ -76,7 +76,7 @@ def overlay_labels(
     if label_map.dtype != np.uint8 or label_map.shape != frame.shape[:2]:
         raise ValueError(
             f'The label map of a {frame.shape[0]}x{frame.shape[1]} frame is {frame.shape[:2]} uint8; '
-            f'got {label_map.shape} of {label_map.dtype}. Resize it with nearest neighbour: others invent ids.'
+            f'got {label_map.shape} of {label_map.dtype}. Resize it by nearest neighbour: others invent ids.'
         )
     if not 0 <= alpha <= 1:
         raise ValueError(f'alpha is a share from 0 to 1; got {alpha}.')
@@ -130,7 +130,7 @@ def contact_sheet(
     rows = [list(row) for row in rows]
     if not rows or not all(rows):
         lengths = [len(row) for row in rows]
-        raise ValueError(f'A contact sheet needs rows with at least one frame; got rows of lengths {lengths}.')
+        raise ValueError(f'A contact sheet needs rows of one frame or more; got rows of {lengths} frames.')
     columns = max(len(row) for row in rows)
     for name, captions, count in (('row', row_captions, len(rows)), ('column', column_captions, columns)):
         if captions is not None and len(captions) != count:

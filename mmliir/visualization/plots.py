@@ -1,7 +1,7 @@
 """Curves and bars as inline SVG: text, so that pages stay small, sharp and readable in light and dark.
 
-Colours come from the CSS variables `--series-1` ... of the page, with fallbacks; text takes the page's colour and
-font. The functions return one `<svg>` element for an HTML page and need no plotting library.
+Colours come from the CSS variables `--series-1` ... of the page, with fallbacks; text takes the colour and
+the font of the page. The functions return one `<svg>` element for an HTML page and need no plotting library.
 """
 
 import html
@@ -45,10 +45,10 @@ def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def smooth(values: Sequence[float], window: int) -> list[float]:
-    """Average each value with its neighbours, `window` values in all; fewer at the ends, non-finite ones left out.
+    """Average each value with its neighbours, `window` values in all, fewer at the ends.
 
     Returns:
-        As many values as came; NaN where no finite one lies in the window.
+        As many values as came. Non-finite ones are left out; NaN where no finite one lies in the window.
     """
     if window < 1:
         raise ValueError(f'A window holds at least one value; got {window}.')
@@ -110,7 +110,8 @@ def line_chart(
     Returns:
         One `<svg>` element; names are escaped.
     """
-    finite = [(x, y) for points in series.values() for x, y in points if math.isfinite(x) and math.isfinite(y)]
+    every = [point for points in series.values() for point in points]
+    finite = [(x, y) for x, y in every if math.isfinite(x) and math.isfinite(y)]
     if not finite:
         names = ', '.join(series) or 'no series'
         raise ValueError(f'A curve needs at least one finite value; got none in {names}.')
@@ -145,14 +146,16 @@ def line_chart(
         x = to_x(tick)
         anchor = 'end' if x > _WIDTH - _RIGHT - 16 else 'middle'
         parts.append(
-            f'<text x="{x:.1f}" y="{_HEIGHT - 8}" text-anchor="{anchor}" opacity=".7">{format_number(tick)}</text>'
+            f'<text x="{x:.1f}" y="{_HEIGHT - 8}" text-anchor="{anchor}" opacity=".7">'
+            f'{format_number(tick)}</text>'
         )
     parts.append(
         f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - _BOTTOM - 5}" text-anchor="end" opacity=".55" '
         f'font-size="10">{html.escape(x_label)}</text>'
     )
     for index, points in enumerate(series.values()):
-        style = f'fill="none" stroke-linejoin="round" stroke-linecap="round" style="stroke:{series_color(index)}"'
+        color = series_color(index)
+        style = f'fill="none" stroke-linejoin="round" stroke-linecap="round" style="stroke:{color}"'
         raw = _path(thin_out(points), to_x, to_y)
         if smoothing > 1:
             parts.append(f'<path d="{raw}" {style} stroke-width="1" stroke-opacity=".3"/>')
@@ -167,12 +170,13 @@ def bar_chart(groups: Mapping[str, Mapping[str, float | None]], percent: bool = 
     """Draw horizontal bars from 0 to 1, one group a sequence, as an inline SVG that is as wide as its place.
 
     Args:
-        groups: Group name -> bar name -> score, a fraction from 0 to 1. None or a non-finite score draws a dash.
-            Bar number n has the colour of series n.
+        groups: Group name -> bar name -> score, a fraction from 0 to 1. None or a non-finite score draws a
+            dash. Bar number n has the colour of series n.
         percent: Write 100 * score.
 
     Returns:
-        One `<svg>` element without a `viewBox`: bars grow with the page, text keeps its size. Names are escaped.
+        One `<svg>` element without a `viewBox`: bars grow with the page, text keeps its size. Names are
+        escaped.
     """
     if not groups:
         raise ValueError('A bar chart needs at least one group; got none.')
@@ -188,7 +192,8 @@ def bar_chart(groups: Mapping[str, Mapping[str, float | None]], percent: bool = 
             text = '–' if missing else (f'{score * 100:.1f}' if percent else f'{score:.3f}')
             parts.append(
                 f'<rect x="0" y="{y}" width="86%" height="11" rx="3" opacity=".07"/>'
-                f'<rect x="0" y="{y}" width="{width:.2f}%" height="11" rx="3" style="fill:{series_color(index)}">'
+                f'<rect x="0" y="{y}" width="{width:.2f}%" height="11" rx="3" '
+                f'style="fill:{series_color(index)}">'
                 f'<title>{html.escape(f"{name}, {bar}: {text}")}</title></rect>'
                 f'<text x="100%" y="{y + 10}" text-anchor="end">{text}</text>'
             )
