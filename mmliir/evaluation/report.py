@@ -474,8 +474,9 @@ font:16px/1.55 system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans',sans-serif}
 header,main,footer{max-width:1080px;margin:0 auto;padding:0 20px}
 header{padding-top:36px;padding-bottom:8px}
 h1{font-size:clamp(1.5rem,4vw,2.1rem);line-height:1.2;margin:0;letter-spacing:-.015em;overflow-wrap:anywhere}
-h2{font-size:1.12rem;margin:0 0 4px;letter-spacing:-.005em}
-.subtitle,.lead{color:var(--muted);margin:6px 0 0}.lead{font-size:.9rem;margin:0 0 12px}
+h2{font-size:1.12rem;margin:0 0 10px;letter-spacing:-.005em}
+.subtitle,.lead{color:var(--muted);margin:6px 0 0}.lead{font-size:.9rem}
+h2+.lead{margin:-8px 0 12px}.scroll+.lead{margin:12px 0 0}
 section{background:var(--card);border:1px solid var(--line);border-radius:14px;
 padding:20px 22px;margin:16px 0}
 small{color:var(--muted);font-weight:400}
@@ -507,7 +508,8 @@ svg text{font-family:inherit}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:tabular-nums}
 th,td{padding:7px 10px;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
-th:first-child{text-align:left}tbody th{font-weight:500}tbody tr:last-child>*{border-bottom:0}
+th:first-child{text-align:left;position:sticky;left:0;background:var(--card)}
+tbody th{font-weight:500}tbody tr:last-child>*{border-bottom:0}
 thead button{font:inherit;font-weight:600;color:var(--muted);background:none;border:0;
 padding:0;cursor:pointer}
 thead button::after{content:'↕';opacity:.35;margin-left:5px;font-size:.85em}
@@ -518,9 +520,10 @@ td.num:not(.plain){background:linear-gradient(var(--soft),var(--soft)) 0 50%/var
 .picture img,.picture video{display:block;max-width:100%;height:auto;border-radius:8px}
 .picture video{width:100%;background:#000}
 .picture figcaption{color:var(--muted);font-size:.9rem;margin-top:6px}
-dl{display:grid;grid-template-columns:minmax(120px,max-content) 1fr;gap:4px 22px;
+dl{display:grid;grid-template-columns:170px 1fr;gap:4px 22px;
 margin:6px 0 0;font-size:.92rem}
 dt{color:var(--muted)}dd{margin:0;overflow-wrap:anywhere}dt.group,dt.group+dd{grid-column:1/-1}
+dt{overflow-wrap:anywhere}dd dl{margin:0}
 dt.group{color:var(--text);font-weight:600;margin-top:8px}
 pre{background:var(--bg);border:1px solid var(--line);border-radius:10px;padding:12px 14px;overflow-x:auto;
 margin:8px 0 0;font-size:.86rem;line-height:1.6}
@@ -529,7 +532,8 @@ ul{margin:6px 0 0;padding-left:1.2em}
 footer{color:var(--muted);font-size:.85rem;padding-top:8px;padding-bottom:36px}
 @media (max-width:640px){header,main,footer{padding-left:12px;padding-right:12px}section{padding:16px 14px}
 .score{grid-template-columns:1fr;padding:12px 8px}.numbers{justify-content:flex-start;text-align:left}
-th,td{padding:7px 6px}.picture .scroll img{max-width:none;width:max(100%,min(720px,180vw))}
+th,td{padding:7px 6px}thead th[aria-sort=none] button::after{content:none}
+.picture .scroll img{max-width:none;width:max(100%,min(720px,180vw))}
 dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:8px}}
 @media print{section{break-inside:avoid}}
 """

@@ -66,7 +66,8 @@ def overlay_labels(
         frame: (H, W, 3) uint8 RGB.
         label_map: (H, W) uint8, 0 = background, which stays as it is.
         alpha: Share of the object's colour inside of the object, 0 to 1.
-        contour_width: Pixels of the outline in the object's full colour, counted inwards; 0 draws none.
+        contour_width: Pixels of the outline, counted inwards; 0 draws none. Its colour is the object's at
+            full brightness: the dark colours of the palette would be lost on dark frames.
         palette: (256, 3) uint8 RGB; None is `davis_palette()`.
 
     Returns:
@@ -86,7 +87,9 @@ def overlay_labels(
     drawn[inside] = np.rint(frame[inside] * (1 - alpha) + colors[inside] * alpha).astype(np.uint8)
     if contour_width > 0:
         outline = _thicken(label_contours(label_map), contour_width - 1) & inside
-        drawn[outline] = colors[outline]
+        strong = colors[outline].astype(np.float64)
+        peak = np.maximum(strong.max(axis=1, keepdims=True), 1)
+        drawn[outline] = np.rint(strong * 255 / peak).astype(np.uint8)
     return drawn
 
 

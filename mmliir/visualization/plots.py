@@ -33,7 +33,7 @@ def format_number(value: float) -> str:
     return f'{value:.3g}'
 
 
-def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
+def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Choose round numbers (steps of 1, 2, 2.5, 5 times a power of ten) inside of [low, high]."""
     if not (math.isfinite(low) and math.isfinite(high)) or high <= low:
         raise ValueError(f'Ticks need finite low < high; got {low}, {high}.')
@@ -142,16 +142,16 @@ def line_chart(
             f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" opacity=".7">{text}</text>'
         )
     ticks = [tick for tick in nice_ticks(x_low, x_high) if x_high - x_low < 2 or tick == round(tick)]
+    end = _WIDTH - _RIGHT
+    free = end - 6 * len(x_label) - 20  # right of it stands what x counts
     for tick in ticks:
-        x = to_x(tick)
-        anchor = 'end' if x > _WIDTH - _RIGHT - 16 else 'middle'
-        parts.append(
-            f'<text x="{x:.1f}" y="{_HEIGHT - 8}" text-anchor="{anchor}" opacity=".7">'
-            f'{format_number(tick)}</text>'
-        )
+        if to_x(tick) <= free:
+            parts.append(
+                f'<text x="{to_x(tick):.1f}" y="{_HEIGHT - 8}" text-anchor="middle" opacity=".7">'
+                f'{format_number(tick)}</text>'
+            )
     parts.append(
-        f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - _BOTTOM - 5}" text-anchor="end" opacity=".55" '
-        f'font-size="10">{html.escape(x_label)}</text>'
+        f'<text x="{end}" y="{_HEIGHT - 8}" text-anchor="end" opacity=".55">{html.escape(x_label)}</text>'
     )
     for index, points in enumerate(series.values()):
         color = series_color(index)
@@ -188,12 +188,12 @@ def bar_chart(groups: Mapping[str, Mapping[str, float | None]], percent: bool = 
             missing = score is None or not math.isfinite(score)
             if not missing and not 0 <= score <= 1:
                 raise ValueError(f'Bar {bar!r} of {name!r}: expected a fraction from 0 to 1, got {score}.')
-            width = 0 if missing else score * 86  # per cent of the width; the rest is for the number
+            share = 0 if missing else score
             text = '–' if missing else (f'{score * 100:.1f}' if percent else f'{score:.3f}')
             parts.append(
-                f'<rect x="0" y="{y}" width="86%" height="11" rx="3" opacity=".07"/>'
-                f'<rect x="0" y="{y}" width="{width:.2f}%" height="11" rx="3" '
-                f'style="fill:{series_color(index)}">'
+                f'<rect y="{y}" height="11" rx="3" opacity=".07" style="width:calc(100% - 44px)"/>'
+                f'<rect y="{y}" height="11" rx="3" '
+                f'style="width:calc((100% - 44px)*{share:.4f});fill:{series_color(index)}">'
                 f'<title>{html.escape(f"{name}, {bar}: {text}")}</title></rect>'
                 f'<text x="100%" y="{y + 10}" text-anchor="end">{text}</text>'
             )
