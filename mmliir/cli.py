@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -79,7 +80,7 @@ def _add_score(subparsers: argparse._SubParsersAction) -> None:
         'score',
         help='score a folder of predicted masks',
         description='Score a folder of predicted masks, <pred>/<sequence>/<frame>.png, against the truth.',
-        epilog='example: mmliir score davis2017 --pred work_dirs/masks --data-root data/davis --out scores.json',
+        epilog='example: mmliir score davis2017 --pred work_dirs/masks --data-root data/DAVIS --out s.json',
     )
     parser.add_argument('benchmark', choices=sorted(_BENCHMARK_YEARS), help='which rules and which list')
     parser.add_argument(
@@ -124,20 +125,19 @@ def _run_score(args: argparse.Namespace) -> int:
 
 
 def print_scores(scores: Scores) -> None:
-    """Print the table of a benchmark on stdout: a row a sequence, the data set's value last; notes on stderr."""
-    table = Table(
-        title=f'{scores.benchmark} {scores.split} (in %, {scores.metric_version}, {scores.backend})'
-    )
-    table.add_column('sequence', no_wrap=True)
-    for name in ('objects', 'J&F', 'J mean', 'J recall', 'J decay', 'F mean', 'F recall', 'F decay'):
+    """Print a table on stdout, a row a sequence and the data set's value last, and the notes on stderr."""
+    title = f'{scores.benchmark} {scores.split} (in %, {scores.metric_version}, {scores.backend})'
+    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0), title_justify='left')
+    table.add_column('sequence', overflow='fold')
+    for name in ('ids', 'J&F', 'J mean', 'recall', 'decay', 'F mean', 'recall', 'decay'):
         table.add_column(name, justify='right', no_wrap=True)
     for sequence in scores.sequences:
         table.add_row(sequence.name, str(len(sequence.objects)), *_cells(sequence))
     table.add_section()
     num_objects = sum(len(sequence.objects) for sequence in scores.sequences)
-    table.add_row('mean over objects', str(num_objects), *_cells(scores), style='bold')
+    table.add_row('mean over ids', str(num_objects), *_cells(scores), style='bold')
     # A pipe has no width of its own: never fold or cut numbers there.
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
     for note in scores.notes:
         print(f'note: {note}', file=sys.stderr)
 
@@ -150,9 +150,10 @@ def _cells(scores: Scores | SequenceScores) -> list[str]:
 
 @contextlib.contextmanager
 def _progress_bar(task: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on stderr with the time left; give the function (done, total) that moves it."""
+    """Show a bar on stderr with the time left when it is a terminal; give the function (done, total) that moves it."""
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         handle = bar.add_task(task, total=None)
         yield lambda done, total: bar.update(handle, completed=done, total=total)
 

@@ -49,12 +49,13 @@ def decay(scores: np.ndarray) -> float:
 
     Quirks of the official tool that are kept:
         Neighbouring quarters share a frame, since each takes both of its ends.
-        Ends are kept in 8 bits, so with more than 256 scored frames they wrap: the "last quarter" is then a
-        stretch near the beginning, or empty, which gives NaN. `decay_wraps` tells when.
+        Frame numbers are kept in 8 bits, so from 256 scored frames on they wrap: the "last quarter" is then a
+        stretch near the beginning, or empty, which gives NaN. `decay_wraps` tells when. (256 itself wraps in
+        the tool with NumPy 2, where 255 + 1 stays in 8 bits, and not with NumPy 1. This is NumPy 2's.)
     """
     curve = _as_curve(scores)
     ends = decay_bin_ends(len(curve))
-    first, last = curve[ends[0] : ends[1] + 1], curve[ends[-2] : ends[-1] + 1]
+    first, last = (curve[start : (end + 1) % _INDEX_RANGE] for start, end in (ends[:2], ends[-2:]))
     return _mean_of_known(first) - _mean_of_known(last)
 
 
@@ -68,8 +69,8 @@ def decay_bin_ends(num_frames: int) -> list[int]:
 
 
 def decay_wraps(num_frames: int) -> bool:
-    """Return whether a sequence is too long for the official decay to mean what its name says."""
-    return num_frames > _INDEX_RANGE
+    """Return whether so many scored frames are too many for the official decay to mean what its name says."""
+    return num_frames >= _INDEX_RANGE
 
 
 def _as_curve(scores: np.ndarray) -> np.ndarray:

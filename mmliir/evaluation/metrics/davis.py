@@ -261,8 +261,7 @@ class DavisMetric:
         if statistics.decay_wraps(num_annotated - 2):
             notes.append(
                 f'{name}: {num_annotated - 2} scored frames; the official decay keeps frame numbers in 8 '
-                'bits and is '
-                'no decay for more than 256. Repeated as it is.'
+                'bits and says nothing from 256 on. Repeated as it is.'
             )
         return notes
 
