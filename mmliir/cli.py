@@ -150,7 +150,7 @@ def _cells(scores: Scores | SequenceScores) -> list[str]:
 
 @contextlib.contextmanager
 def _progress_bar(task: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on stderr with the time left when it is a terminal; give the function (done, total) that moves it."""
+    """Show a bar with the time left on a terminal; give the function (done, total) that moves it."""
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

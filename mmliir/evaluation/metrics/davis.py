@@ -434,7 +434,7 @@ def _read_truth(path: Path, year: int) -> np.ndarray:
         ids = _decode(image, path)
     if ids.ndim == 3:
         ids = ids[..., :num_colours].any(axis=-1)
-    return ids.astype(np.uint8) if year == 2017 else (ids != 0).astype(np.uint8)
+    return ids.astype(np.uint8, copy=False) if year == 2017 else (ids != 0).view(np.uint8)
 
 
 def _read_prediction(path: Path, size: tuple[int, int], year: int) -> np.ndarray:
@@ -456,7 +456,7 @@ def _read_prediction(path: Path, size: tuple[int, int], year: int) -> np.ndarray
                 'object ids. Save the ids, not their colours.'
             )
         ids = _decode(image, path)
-    return ids.astype(np.uint8) if year == 2017 else (ids != 0).astype(np.uint8)
+    return ids.astype(np.uint8, copy=False) if year == 2017 else (ids != 0).view(np.uint8)
 
 
 def _save_ids(path: Path, ids: np.ndarray) -> None:

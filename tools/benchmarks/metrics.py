@@ -1,0 +1,221 @@
+"""Time our DAVIS scores against the official tool's, and compare every number.
+
+The truth is that of DAVIS-2016, real masks; the predictions are copies of it, shifted, grown or shrunk and
+with specks. Both tools run in this process on the same files, which have been read once before.
+
+    MMLIIR_DATA_ROOT=../shared/data PYTHONPATH=path/to/davis2017-evaluation python tools/benchmarks/metrics.py
+
+The official tool is not a dependency. Get it with
+`git clone https://github.com/davisvideochallenge/davis2017-evaluation`, put the checkout on PYTHONPATH and
+install what it needs: `pip install scipy scikit-image tqdm`.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import importlib.util
+import io
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from mmliir.evaluation.metrics import METRIC_VERSION, DavisMetric, Scores
+from mmliir.utils.files import write_json_atomic
+from mmliir.version import __version__
+
+OFFICIAL_MODULES = ('davis2017', 'scipy', 'skimage', 'tqdm')
+
+
+def main() -> int:
+    """Run the comparison; 1 when a number differs, 2 when the data are missing."""
+    args = _parse_args()
+    if not (args.data_root / 'Annotations' / '480p').is_dir():
+        print(
+            f'No DAVIS-2016 masks at {args.data_root}. Set MMLIIR_DATA_ROOT or --data-root.', file=sys.stderr
+        )
+        return 2
+    missing = [name for name in OFFICIAL_MODULES if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f'The official tool is not importable (no {", ".join(missing)}): timing ours alone.')
+        print(__doc__.split('\n\n')[-1].strip())
+    with tempfile.TemporaryDirectory(prefix='mmliir-bench-') as folder:
+        root = Path(folder)
+        sequences = _write_data(args.data_root, root, args.objects, args.sequences)
+        row = _measure(root, sequences, args, with_official=not missing)
+    row = {**_environment(), 'objects': args.objects, **row}
+    _print(row)
+    if args.json is not None:
+        write_json_atomic(args.json, row)
+    return int(row['max_abs_difference'] is not None and row['max_abs_difference'] > args.tolerance)
+
+
+def _parse_args() -> argparse.Namespace:
+    data_root = (
+        Path(os.environ.get('MMLIIR_DATA_ROOT', Path(__file__).parents[3] / 'shared' / 'data')) / 'davis2016'
+    )
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--data-root', type=Path, default=data_root, help='DAVIS-2016 folder')
+    parser.add_argument(
+        '--sequences', type=int, default=None, metavar='N', help='only the first N (default: all)'
+    )
+    parser.add_argument(
+        '--objects', type=int, default=1, help='masks of so many sequences on top of each other'
+    )
+    parser.add_argument('--jobs', type=int, default=2, help='threads of the second run of ours')
+    parser.add_argument(
+        '--repeats', type=int, default=3, help='runs of ours, the fastest counts; official: one'
+    )
+    parser.add_argument('--tolerance', type=float, default=1e-12, help='largest difference that passes')
+    parser.add_argument('--json', type=Path, default=None, metavar='FILE', help='write the row here')
+    return parser.parse_args()
+
+
+# ---------------------------------------------------------------------------------------------- data
+def _write_data(source: Path, root: Path, num_objects: int, limit: int | None) -> int:
+    """Write truth and perturbed predictions in the DAVIS-2017 layout; return the number of sequences.
+
+    Object k + 1 of a sequence is the mask of the k-th sequence after it, of the same size, cut to the same
+    length.
+    """
+    names = sorted(path.name for path in (source / 'Annotations' / '480p').iterdir() if path.is_dir())[:limit]
+    masks = {name: _read_masks(source / 'Annotations' / '480p' / name) for name in names}
+    (root / 'ImageSets' / '2017').mkdir(parents=True)
+    (root / 'ImageSets' / '2017' / 'val.txt').write_text('\n'.join(names) + '\n')
+    rng = np.random.default_rng(0)
+    for i, name in enumerate(names):
+        layers = [masks[names[(i + k) % len(names)]] for k in range(num_objects)]
+        layers = [layer for layer in layers if layer.shape[1:] == layers[0].shape[1:]]
+        truth = np.zeros_like(layers[0][: min(map(len, layers))])
+        prediction = truth.copy()
+        for k, layer in reversed(list(enumerate(layers, start=1))):
+            truth[layer[: len(truth)] > 0] = k
+            for t in range(len(truth)):
+                prediction[t][_perturbed(layer[t], t, rng) > 0] = k
+        _write_masks(root / 'Annotations' / '480p' / name, truth)
+        _write_masks(root / 'predictions' / name, prediction)
+    return len(names)
+
+
+def _perturbed(mask: np.ndarray, t: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the mask (H, W) moved by up to 12 pixels, grown or shrunk by up to 3, with four specks."""
+    shifted = np.roll(mask, tuple(rng.integers(-12, 13, 2)), axis=(0, 1))
+    kernel = np.ones((1 + 2 * (t % 4),) * 2, np.uint8)
+    changed = (cv2.dilate if t % 2 else cv2.erode)(shifted, kernel)
+    for y, x in rng.integers(0, (mask.shape[0] - 8, mask.shape[1] - 8), (4, 2)):
+        changed[y : y + 8, x : x + 8] ^= 1
+    return changed
+
+
+def _read_masks(folder: Path) -> np.ndarray:
+    return np.stack(
+        [(np.array(Image.open(path)) > 0).astype(np.uint8) for path in sorted(folder.glob('*.png'))]
+    )
+
+
+def _write_masks(folder: Path, masks: np.ndarray) -> None:
+    folder.mkdir(parents=True)
+    for t, mask in enumerate(masks):
+        Image.fromarray(mask).save(folder / f'{t:05d}.png')
+
+
+# ---------------------------------------------------------------------------------------------- measure
+def _measure(root: Path, sequences: int, args: argparse.Namespace, with_official: bool) -> dict:
+    metric = DavisMetric(root)
+    predictions = root / 'predictions'
+    scores = metric.score(predictions)  # warms the file cache for everybody
+    one = min(_seconds(lambda: metric.score(predictions)) for _ in range(args.repeats))
+    many = min(_seconds(lambda: metric.score(predictions, jobs=args.jobs)) for _ in range(args.repeats))
+    row = {
+        'sequences': sequences,
+        'frames': sum(len(sequence.frames) for sequence in scores.sequences),
+        'jf_mean': scores.jf_mean,
+        'ours_s': one,
+        'jobs': args.jobs,
+        'ours_jobs_s': many,
+        'official_s': None,
+        'ratio': None,
+        'ratio_jobs': None,
+        'numbers_compared': None,
+        'max_abs_difference': None,
+    }
+    if with_official:
+        found = {}
+        row['official_s'] = _seconds(lambda: found.update(_run_official(root, predictions)))
+        row['ratio'], row['ratio_jobs'] = row['official_s'] / one, row['official_s'] / many
+        ours, theirs = _table(scores), _official_table(found)
+        # NaN against NaN is equal; NaN against a number is not.
+        differences = np.where(np.isnan(ours) & np.isnan(theirs), 0, np.abs(ours - theirs))
+        row['numbers_compared'] = differences.size
+        row['max_abs_difference'] = float(np.nan_to_num(differences, nan=np.inf).max())
+    return row
+
+
+def _run_official(root: Path, predictions: Path) -> dict:
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter('ignore', RuntimeWarning)
+        from davis2017.evaluation import DAVISEvaluation
+
+        # codalab=True: it does not ask for JPEG frames, which it would not use.
+        return DAVISEvaluation(str(root), 'semi-supervised', 'val', codalab=True).evaluate(str(predictions))
+
+
+def _table(scores: Scores) -> np.ndarray:
+    """Return (objects + 1, 6): the data set's value last."""
+    rows = [row for sequence in scores.sequences for row in sequence.objects]
+    return np.array([(*dataclasses.astuple(row.j), *dataclasses.astuple(row.f)) for row in (*rows, scores)])
+
+
+def _official_table(result: dict) -> np.ndarray:
+    columns = np.array([result[measure][key] for measure in 'JF' for key in 'MRD']).T
+    return np.vstack([columns, columns.mean(axis=0)])
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+# ---------------------------------------------------------------------------------------------- report
+def _environment() -> dict:
+    return {
+        'mmliir': __version__,
+        'metric_version': METRIC_VERSION,
+        'python': platform.python_version(),
+        'numpy': np.__version__,
+        'opencv': cv2.__version__,
+        'cores': os.cpu_count(),
+        'load_average': os.getloadavg()[0] if hasattr(os, 'getloadavg') else None,
+    }
+
+
+def _print(row: dict) -> None:
+    def number(value: float | None, form: str) -> str:
+        return 'n/a' if value is None else format(value, form)
+
+    print(f'{row["sequences"]} sequences, {row["frames"]} scored frames, {row["objects"]} object(s) each')
+    print(f'{"":<18}{"seconds":>10}{"official / ours":>18}')
+    print(f'{"official":<18}{number(row["official_s"], ".2f"):>10}')
+    print(f'{"ours, 1 thread":<18}{row["ours_s"]:>10.2f}{number(row["ratio"], ".1f"):>18}')
+    threads = f'ours, {row["jobs"]} threads'
+    print(f'{threads:<18}{row["ours_jobs_s"]:>10.2f}{number(row["ratio_jobs"], ".1f"):>18}')
+    difference, count = number(row['max_abs_difference'], '.1e'), number(row['numbers_compared'], 'd')
+    print(f'largest difference of {count} numbers: {difference}')
+    settings = {key: row[key] for key in _environment()}
+    print(json.dumps(settings))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
