@@ -8,7 +8,6 @@ import base64
 import html
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mmliir.utils.files import write_bytes_atomic
 from mmliir.version import __version__
 from mmliir.visualization.overlay import resize_to_width
 from mmliir.visualization.plots import SERIES_COLORS, bar_chart, legend, line_chart
@@ -167,7 +167,7 @@ def write_report(path: str | Path, report: Report, max_bytes: int = MAX_BYTES) -
         [item for item in videos if id(item) not in lost],
         tuple(item.describe() for item in left_out),
     ).encode()
-    _write_atomically(path, page)
+    write_bytes_atomic(path, page)
     return WrittenReport(path, len(page), tuple(item.caption for item in left_out))
 
 
@@ -219,19 +219,6 @@ def _encode_picture(caption: str, image: bytes | np.ndarray, max_width: int, qua
     small = resize_to_width(image, min(max_width, image.shape[1]))
     Image.fromarray(small).save(buffer, 'JPEG', quality=quality, optimize=True)
     return _Medium(caption, 'image/jpeg', buffer.getvalue(), 'a JPEG picture')
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    try:
-        with open(temporary, 'wb') as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # --- page ------------------------------------------------------------------------------------------------

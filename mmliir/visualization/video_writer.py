@@ -1,7 +1,7 @@
 """Frames to a video file that browsers play. Needs PyAV, the extra `video`."""
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -138,19 +138,10 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 24.
     encoder = next((one for one in encoders if one[1] == path.suffix), encoders[0])
     path = path.with_suffix(encoder[1])
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f'.{path.stem}-', suffix='.part', dir=path.parent)
-    os.close(handle)
+    part = path.with_name(f'.{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part')
     try:
-        _encode(av, Path(temporary), encoder, frames, Fraction(fps).limit_denominator(1001), crf)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        _encode(av, part, encoder, frames, Fraction(fps).limit_denominator(1001), crf)
+        os.replace(part, path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
     return path
-
-
-def _umask() -> int:
-    """Return the process's umask: mkstemp makes files that only their owner reads."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
