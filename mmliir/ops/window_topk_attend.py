@@ -1,12 +1,12 @@
-"""Propagate values from reference frames to a query frame: similarity, selection, soft-max and read-out in one pass.
+"""Read values from reference frames: similarity, selection, soft-max and read-out in one pass.
 
-Shape letters: C channels, R references, K value channels, h w cells, P window cells, s tile side, M = s * s cells of a
-tile, N keys that a tile can reach (over all references of one group), n tiles of a block.
+Shape letters: C channels, R references, K value channels, h w cells, P window cells, s tile side, M = s * s
+cells of a tile, N keys that a tile can reach (over all references of one group), n tiles of a block.
 
-The query grid is cut into s x s tiles. One matrix product compares a tile with the (s + 2 radius)^2 keys that it can
-reach in every reference; a bias of -inf, the same for every tile, takes out what lies outside a cell's own window; a
-second product reads the values out. Blocks of a few tiles are finished one after the other, so neither unfolded keys
-nor the whole affinity ever exist, and a block stays in the cache.
+The query grid is cut into s x s tiles. One matrix product compares a tile with the (s + 2 radius)^2 keys that
+it can reach in every reference; a bias of -inf, the same for every tile, takes out what lies outside a cell's
+own window; a second product reads the values out. Blocks of a few tiles are finished one after the other, so
+neither unfolded keys nor the whole affinity ever exist, and a block stays in the cache.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ from mmliir.ops.gaussian_mixture import fit_mixture_rows
 from mmliir.ops.local_window import window_offsets
 
 TILE_SIDE = 8
-# Logits in a block. On a CPU a block should stay in the second-level cache: 480p at stride 4 with 5 references takes
-# 0.3 s at 2^19 and 1.2 s at 2^23. On a GPU a block should be large enough to keep it busy.
+# Logits in a block. On a CPU a block should stay in the second-level cache: 480p at stride 4 with 5
+# references takes 0.3 s at 2^19 and 1.2 s at 2^23. On a GPU a block should be large enough to keep it busy.
 CPU_BLOCK = 1 << 19
 CPU_MAX_ELEMENTS = 1 << 22
 GPU_MAX_ELEMENTS = 1 << 26
@@ -29,15 +29,15 @@ GPU_MAX_ELEMENTS = 1 << 26
 
 @dataclass(frozen=True)
 class MixturePrior:
-    """Replace a cell's affinity over one reference by a mixture of Gaussians fitted to it (LIIR Eq. 7 at inference).
+    """Replace a cell's affinity over one reference by a mixture of Gaussians fitted to it (LIIR Eq. 7).
 
     Attributes:
         num_mixtures: Components; LIIR uses 2.
         estimator: 'moments' or 'fixed', see `mmliir.ops.fit_mixture`.
         threshold: A window is replaced where its largest probability is above this value. None: every window.
-        keep_mass: Scale each fitted mixture to the mass of the window that it replaces, so that a reference keeps the
-            share of the vote that the joint soft-max gave it. False: the mixture as fitted, so that every replaced
-            reference votes with about the same weight (1 for 'moments', 1.27 for 'fixed').
+        keep_mass: Scale each fitted mixture to the mass of the window that it replaces, so that a reference
+            keeps the share of the vote that the joint soft-max gave it. False: the mixture as fitted, so that
+            every replaced reference votes with about the same weight (1 for 'moments', 1.27 for 'fixed').
     """
 
     num_mixtures: int = 2
@@ -51,7 +51,9 @@ class MixturePrior:
         if self.estimator not in ('moments', 'fixed'):
             raise ValueError(f"estimator must be 'moments' or 'fixed', got {self.estimator!r}")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ValueError(f'threshold is a probability, 0..1, or None for every window; got {self.threshold!r}')
+            raise ValueError(
+                f'threshold is a probability, 0..1, or None for every window; got {self.threshold!r}'
+            )
 
 
 @torch.no_grad()
@@ -79,23 +81,24 @@ def window_topk_attend(
         radius: R window radii in cells, one a reference; None compares with the whole reference frame.
         shape: 'square', or 'circle' for the cells nearer than the radius (see `window_offsets`).
         temperature: Divides the dot products.
-        topk: Keep the k most similar keys of a cell; None keeps all. Keys that tie with the k-th are all kept, so the
-            result does not depend on the order of the keys. A k above the number of keys keeps all.
-        topk_scope: 'joint' selects and normalises over all references together. 'per_reference' does it in each
-            reference alone and takes the mean of the R read-outs (UVC).
-        normalise: 'softmax' over the kept keys. 'softmax_then_topk': over all keys in scope; the weights of the kept
-            ones are then used as they are and sum to less than 1 (UVC).
-        border: Window cells outside the frame: 'mask' leaves them out; 'zero_logit' keeps them with logit 0 and value
-            0, so that they take part of the mass (MAST and LIIR, liir.md section 2.1).
-        prior: Replace windows of the affinity by a fitted mixture, per reference and cell (liir.md section 2.7);
-            the sums are not normalised again. None: off. Needs a window on every reference. Under 'mask' and
-            under 'circle' a mixture is fitted and normalised over the cells that take part only.
-        max_elements: Upper bound on the logits that exist at a time (one query cell's at least). None chooses by the
-            device. The result does not depend on it, apart from rounding.
+        topk: Keep the k most similar keys of a cell; None keeps all. Keys that tie with the k-th are all
+            kept, so the result does not depend on the order of the keys. A k above the number of keys keeps
+            all.
+        topk_scope: 'joint' selects and normalises over all references together. 'per_reference' does it in
+            each reference alone and takes the mean of the R read-outs (UVC).
+        normalise: 'softmax' over the kept keys. 'softmax_then_topk': over all keys in scope; the weights of
+            the kept ones are then used as they are and sum to less than 1 (UVC).
+        border: Window cells outside the frame: 'mask' leaves them out; 'zero_logit' keeps them with logit 0
+            and value 0, so that they take part of the mass (MAST and LIIR, liir.md section 2.1).
+        prior: Replace windows of the affinity by a fitted mixture, per reference and cell (liir.md section
+            2.7); the sums are not normalised again. None: off. Needs a window on every reference. Under
+            'mask' and under 'circle' a mixture is fitted and normalised over the cells that take part only.
+        max_elements: Upper bound on the logits that exist at a time (one query cell's at least). None chooses
+            by the device. The result does not depend on it, apart from rounding.
 
     Returns:
-        (K, h, w), float64 for float64 features and float32 for all others: half-precision inputs are compared,
-        normalised and read out in float32.
+        (K, h, w), float64 for float64 features and float32 for all others: half-precision inputs are
+        compared, normalised and read out in float32.
 
     Raises:
         ValueError: Shapes do not fit, or a setting is out of range.
@@ -112,7 +115,9 @@ def window_topk_attend(
     attend = _Attend(shape, temperature, topk, normalise, border, prior, max_elements)
     if topk_scope == 'joint':
         return attend(query, keys, values, radius)
-    singles = [attend(query, keys[r : r + 1], values[r : r + 1], radius[r : r + 1]) for r in range(len(radius))]
+    singles = [
+        attend(query, keys[r : r + 1], values[r : r + 1], radius[r : r + 1]) for r in range(len(radius))
+    ]
     return torch.stack(singles).mean(dim=0)
 
 
@@ -121,7 +126,7 @@ class _Attend:
     """The settings of one call; see `window_topk_attend`."""
 
     shape: str
-    temperature: float  # 1 where the query is already divided; with top-k it is not, so that rounding breaks no ties
+    temperature: float  # 1: the query is divided already; with top-k it is not, as rounding would break ties
     topk: int | None
     normalise: str
     border: str
@@ -240,7 +245,8 @@ class _Tiles:
     def join(self, out_yxMK: Tensor, height: int, width: int) -> Tensor:
         """(rows, columns, M, K) -> (K, h, w)."""
         tiles = out_yxMK.view(self.rows, self.columns, self.side, self.side, -1).permute(4, 0, 2, 1, 3)
-        return tiles.reshape(-1, self.rows * self.side, self.columns * self.side)[:, :height, :width].contiguous()
+        whole = tiles.reshape(-1, self.rows * self.side, self.columns * self.side)
+        return whole[:, :height, :width].contiguous()
 
 
 class _WholeFrame:
@@ -277,11 +283,13 @@ class _Windowed:
         offsets = window_offsets(radius, shape, device=keys.device) + radius
         takes_part[offsets[:, 1], offsets[:, 0]] = True
         bias = keys.new_full((tiles.side**2, self._halo**2), -torch.inf)
-        self._windows(bias, references=1)[:] = keys.new_zeros((side, side)).masked_fill_(~takes_part, -torch.inf)
+        self._windows(bias, references=1).masked_fill_(takes_part, 0.0)
         self._bias = bias[:, None, :].expand(-1, self._references, -1).reshape(bias.shape[0], -1)
         self._valid = None  # which cells of each window take part in a mixture; None: all
         if border == 'mask' or shape == 'circle':
-            counted = inside[0, 0] > 0 if border == 'mask' else torch.ones_like(inside[0, 0], dtype=torch.bool)
+            counted = (
+                inside[0, 0] > 0 if border == 'mask' else torch.ones_like(inside[0, 0], dtype=torch.bool)
+            )
             self._valid = (counted, takes_part)
 
     def logits(self, query_nMC: Tensor, row: int, start: int, stop: int) -> Tensor:
@@ -290,7 +298,9 @@ class _Windowed:
     def values(self, row: int, start: int, stop: int) -> Tensor:
         return self._gather(self._value_halos, row, start, stop)
 
-    def replace_by_mixture(self, weights_nMN: Tensor, prior: MixturePrior, row: int, start: int, stop: int) -> None:
+    def replace_by_mixture(
+        self, weights_nMN: Tensor, prior: MixturePrior, row: int, start: int, stop: int
+    ) -> None:
         """Overwrite, in place, the windows that the prior's threshold selects."""
         windows = self._windows(weights_nMN, self._references)
         rows_NP = windows.reshape(-1, (2 * self._radius + 1) ** 2)
@@ -349,7 +359,8 @@ class _Windowed:
         return halos[row, start:stop].reshape(stop - start, halos.shape[2], -1)
 
     def _windows(self, weights: Tensor, references: int) -> Tensor:
-        """A view (n, s, s, R, 2 radius + 1, 2 radius + 1) of each cell's window in contiguous (n, M, N) weights."""
+        """A view (n, s, s, R, 2 radius + 1, 2 radius + 1) of each cell's window in contiguous (n, M, N)
+        weights."""
         side, halo, window = self._tiles.side, self._halo, 2 * self._radius + 1
         area = references * halo * halo
         return weights.as_strided(
@@ -378,11 +389,15 @@ def _check(query, keys, values, radius, temperature, topk, border, prior, max_el
             f'query must be (C, h, w) and keys (R, C, h, w), got {tuple(query.shape)} and {tuple(keys.shape)}'
         )
     if values.dim() != 4 or values.shape[0] != keys.shape[0] or values.shape[2:] != keys.shape[2:]:
-        raise ValueError(f'values must be (R, K, h, w) for keys {tuple(keys.shape)}, got {tuple(values.shape)}')
+        raise ValueError(
+            f'values must be (R, K, h, w) for keys {tuple(keys.shape)}, got {tuple(values.shape)}'
+        )
     if min(query.shape) < 1 or min(values.shape) < 1:
         raise ValueError(f'nothing to compare: query {tuple(query.shape)}, values {tuple(values.shape)}')
     if len(radius) != keys.shape[0]:
-        raise ValueError(f'radius must hold one value for each of {keys.shape[0]} references, got {len(radius)}')
+        raise ValueError(
+            f'radius must hold one value for each of {keys.shape[0]} references, got {len(radius)}'
+        )
     for value in radius:
         if value is not None and (not isinstance(value, int) or value < 0):
             raise ValueError(f'each radius must be None or a whole number of cells, 0 or more, got {value!r}')

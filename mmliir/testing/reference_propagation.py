@@ -1,6 +1,7 @@
 """Slow, plain loops for the propagation operator and for a whole video: what the fast code is tested against.
 
-NumPy in float64, one cell at a time, written from the definitions and sharing no code with `ops` or `propagation`.
+NumPy in float64, one cell at a time, written from the definitions and sharing no code with `ops` or
+`propagation`.
 """
 
 import math
@@ -127,7 +128,10 @@ def mixture_loop(window, radius, num_mixtures, estimator, takes_part):
             for n, (x, y) in enumerate(points):
                 prior[n] += weight * math.exp(-4 * math.log(2) * ((x - mx) ** 2 + (y - my) ** 2))
         return np.where(takes_part, prior, 0)
-    owner = [min(range(num_mixtures), key=lambda k: (x - means[k][0]) ** 2 + (y - means[k][1]) ** 2) for x, y in points]
+    owner = [
+        min(range(num_mixtures), key=lambda k: (x - means[k][0]) ** 2 + (y - means[k][1]) ** 2)
+        for x, y in points
+    ]
     for k, (mx, my) in enumerate(means):
         own = [n for n in range(len(points)) if owner[n] == k]
         mass = sum(window[n] for n in own)
@@ -179,7 +183,9 @@ def propagate_loop(features, label_map, settings, stride):
             references = sorted({*references, *(n for n in recent if n >= 0)})
         radius = []
         for n, reference in enumerate(references):
-            is_permanent = reference in settings.permanent and n < len({p for p in settings.permanent if p < t})
+            is_permanent = reference in settings.permanent and n < len(
+                {p for p in settings.permanent if p < t}
+            )
             radius.append(None if is_permanent and not settings.window_on_permanent else settings.radius)
         values = np.stack([fields[n] for n in references])
         values[:, 1:] *= settings.fg_gain
@@ -209,7 +215,8 @@ def propagate_loop(features, label_map, settings, stride):
 
 
 def _encode_loop(label_map, ids, encoding, stride, h, w):
-    """Ids at pixels -> (K, h, w) field: pixel (4i, 4j), nearest of the resized map, or bilinear of the one-hot map."""
+    """Ids at pixels -> (K, h, w) field: pixel (4i, 4j), nearest of the resized map, or bilinear of the
+    one-hot map."""
     height, width = label_map.shape
     field = np.zeros((len(ids), h, w))
     for k, object_id in enumerate(ids):

@@ -13,7 +13,11 @@ from mmliir.testing.reference_propagation import attend_loop
 
 def _inputs(height, width, channels=3, references=2, classes=2, whole=False, seed=0, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
-    shapes = ((channels, height, width), (references, channels, height, width), (references, classes, height, width))
+    shapes = (
+        (channels, height, width),
+        (references, channels, height, width),
+        (references, classes, height, width),
+    )
     if whole:  # small whole numbers: products are exact, and many of them tie
         return [torch.randint(-2, 3, shape, generator=generator).to(dtype) for shape in shapes]
     return [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
@@ -30,7 +34,11 @@ def _random_settings(seed):
     )  # fmt: skip
     # Where fewer cells carry mass than there are components, the means are a choice among ties: kept out with a prior.
     radii = [0, 1, 2, 4, None] if prior is None else [2, 3]
-    radius = [draw.choice(radii)] * references if draw.random() < 0.6 else [draw.choice(radii) for _ in range(references)]
+    radius = (
+        [draw.choice(radii)] * references
+        if draw.random() < 0.6
+        else [draw.choice(radii) for _ in range(references)]
+    )
     settings = {
         'shape': draw.choice(['square', 'circle']),
         'temperature': draw.choice([1.0, 0.3, 2.5]),
@@ -40,7 +48,9 @@ def _random_settings(seed):
         'border': draw.choice(['mask', 'zero_logit']),
         'prior': prior,
     }
-    size = draw.choice([(1, 1), (1, 5), (3, 2), (7, 9), (9, 11), (8, 8)] if prior is None else [(5, 5), (7, 9), (9, 8)])
+    size = draw.choice(
+        [(1, 1), (1, 5), (3, 2), (7, 9), (9, 11), (8, 8)] if prior is None else [(5, 5), (7, 9), (9, 8)]
+    )
     inputs = _inputs(
         *size, channels=draw.choice([1, 3]), references=references, classes=draw.choice([1, 3]), seed=seed,
         whole=prior is None and draw.random() < 0.3,
@@ -72,7 +82,9 @@ def test_a_window_wider_than_the_frame_equals_no_window():
 
 def test_a_topk_above_the_number_of_keys_equals_no_topk():
     inputs = _inputs(6, 7)
-    torch.testing.assert_close(window_topk_attend(*inputs, [2, 2], topk=50), window_topk_attend(*inputs, [2, 2]))
+    torch.testing.assert_close(
+        window_topk_attend(*inputs, [2, 2], topk=50), window_topk_attend(*inputs, [2, 2])
+    )
 
 
 def test_weights_of_every_cell_sum_to_one_under_mask_and_to_less_under_zero_logit():
@@ -102,7 +114,9 @@ def test_half_precision_is_computed_in_float32(dtype, settings):
     inputs = [x.to(dtype) for x in _inputs(9, 9, dtype=torch.float32)]
     out = window_topk_attend(*inputs, [2, 2], **settings)
     assert out.dtype == torch.float32
-    np.testing.assert_allclose(out, attend_loop(*[x.double() for x in inputs], [2, 2], **settings), rtol=2e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        out, attend_loop(*[x.double() for x in inputs], [2, 2], **settings), rtol=2e-4, atol=1e-5
+    )
 
 
 def test_large_logits_do_not_overflow():

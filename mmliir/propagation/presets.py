@@ -1,0 +1,243 @@
+"""Published propagation protocols. Every value names where it was read.
+
+Section numbers of `LIIR`, `MAST` and so on are not repeated in results: a result row carries the protocol's
+name and all of its settings.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from mmliir.propagation.settings import InputSettings, MixturePrior, PropagationSettings
+
+_PAPER = 'LIIR, CVPR 2022 (arXiv 2203.14333)'
+_UNOFFICIAL = 'shasha521/LIIR_pytorch@21c7ba5, evaluate_davis.py and models/colorizer_momen.py'
+_MAST = 'zlai0/MAST@a57b043, benchmark.py and models/colorizer.py'
+_CRW = 'ajabri/videowalk@047f3f4, code/test.py and code/utils/test_utils.py'
+_CRW_README = 'ajabri/videowalk@047f3f4, README.md, command line for DAVIS'
+_DINO = 'facebookresearch/dino@7c446df, eval_video_segmentation.py'
+_VFS = 'xvjiarui/VFS@8e055cc, configs/r18_nc_*.py and mmaction/models/trackers/vanilla_tracker.py'
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A propagation protocol.
+
+    Attributes:
+        name: Its name on the command line and in results.
+        settings: How labels are propagated.
+        input: The size at which frames enter the encoder.
+        sources: Name of each field of `settings`, and 'input' -> where its value was read, or why it was
+            chosen.
+    """
+
+    name: str
+    settings: PropagationSettings
+    input: InputSettings
+    sources: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        expected = {field.name for field in fields(PropagationSettings)} | {'input'}
+        wrong = expected ^ set(self.sources)
+        if wrong:
+            raise ValueError(
+                f'protocol {self.name!r}: sources must name every setting once; check {sorted(wrong)}'
+            )
+
+
+def get_protocol(name: str) -> Protocol:
+    """Look a protocol up.
+
+    Raises:
+        ValueError: No protocol of this name; the message lists all names.
+    """
+    if name not in PRESETS:
+        raise ValueError(f'unknown protocol {name!r}; there are {", ".join(PRESETS)}')
+    return PRESETS[name]
+
+
+def _sources(default: str, **special: str) -> dict[str, str]:
+    """One citation for every field that has none of its own."""
+    return {field.name: default for field in fields(PropagationSettings)} | {'input': default} | special
+
+
+_RECENT_20 = tuple(range(1, 21))
+_NOT_DEFINED = (
+    'not defined by the source (labels are given for the first frame only); as in STM issue #3 and MAMP'
+)
+_UNUSED = 'the source has no such step'
+_LIIR_DEFAULT_ENCODING = (
+    f'{_MAST}: labels are taken as [::4] of the full-resolution hard mask; the LIIR text follows MAST here'
+)
+
+_LIIR_SHARED = {
+    'permanent': f'{_PAPER}, section 3.3: frames 0 and 5 "if applicable"',
+    'gaps': f'{_PAPER}, section 3.3: frames t-5, t-3, t-1',
+    'fill_with_first': _UNUSED,
+    'keep_late_frames': _NOT_DEFINED,
+    'window_on_permanent': (
+        f'{_UNOFFICIAL}: plain window on every reference with the 72.2 model. The two-step dilated search '
+        'of MAST for references more than 15 frames old is not part of this preset'
+    ),
+    'output_resize': 'results have the size of the input (native 480p)',
+}
+
+PRESETS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            'liir_paper',
+            PropagationSettings(
+                permanent=(0, 5),
+                gaps=(1, 3, 5),
+                radius=12,
+                temperature='sqrt_channels',
+                border='zero_logit',
+                prior=MixturePrior(num_mixtures=2, estimator='moments', threshold=None),
+                carry='hard',
+                encoding='subsample',
+                upsample='mast',
+                fg_gain=1.0,
+            ),
+            InputSettings(multiple_of=4, fit='pad'),
+            _sources(
+                f'{_PAPER} leaves it open; as in {_MAST}',
+                **_LIIR_SHARED,
+                radius=f'{_PAPER} leaves it open; {_MAST}: 12',
+                temperature=(
+                    f'{_PAPER} prints none; square root of the channels as in MAMP (issue #4: MAST does not '
+                    'converge well without rescaling the affinity)'
+                ),
+                prior=(
+                    f'{_PAPER}, section 3.2 and appendix A: the affinity is replaced by the mixture (Eq. 7), K = 2 '
+                    'in training and inference, parameters estimated from the affinity'
+                ),
+                fg_gain=f'{_PAPER} mentions none',
+                topk=f'{_PAPER} mentions none',
+                encoding=_LIIR_DEFAULT_ENCODING,
+                input=f'native 480p; {_UNOFFICIAL}: padded right and below to a multiple of 4, mid-grey',
+            ),
+        ),
+        Protocol(
+            'liir_compat',
+            PropagationSettings(
+                permanent=(0, 5),
+                gaps=(1, 3, 5),
+                radius=14,
+                temperature=1.0,
+                border='zero_logit',
+                prior=MixturePrior(num_mixtures=2, estimator='fixed', threshold=0.1),
+                carry='hard',
+                encoding='subsample',
+                upsample='mast',
+                fg_gain=1.05,
+            ),
+            InputSettings(multiple_of=4, fit='pad'),
+            _sources(_UNOFFICIAL, **_LIIR_SHARED),
+        ),
+        Protocol(
+            'mast',
+            PropagationSettings(
+                permanent=(0, 5),
+                gaps=(1, 3, 5),
+                radius=12,
+                temperature=1.0,
+                border='zero_logit',
+                carry='hard',
+                encoding='subsample',
+                upsample='mast',
+            ),
+            InputSettings(multiple_of=4, fit='pad'),
+            _sources(
+                _MAST,
+                fill_with_first=_UNUSED,
+                keep_late_frames=_NOT_DEFINED,
+                window_on_permanent=(
+                    f'DEVIATION: {_MAST} searches references more than 15 frames old in two steps, coarse and '
+                    'dilated, then fine. This preset uses the plain window on every reference'
+                ),
+                input=f'{_MAST}: native 480p. Padding to a multiple of 4 as in its followers (MAMP, LIIR)',
+                output_resize='results have the size of the input (native 480p)',
+            ),
+        ),
+        Protocol(
+            'crw',
+            PropagationSettings(
+                permanent=(0,),
+                gaps=_RECENT_20,
+                fill_with_first=True,
+                radius=12,
+                shape='circle',
+                window_on_permanent=False,
+                topk=10,
+                temperature=0.05,
+                l2_normalise=True,
+                border='mask',
+                carry='soft',
+                encoding='bilinear',
+                upsample='mast',
+                min_max=False,
+            ),
+            InputSettings(),
+            _sources(
+                _CRW,
+                temperature=f'{_CRW_README}: 0.05 (the default of the script is 0.07)',
+                topk=f'{_CRW_README}: 10',
+                radius=f'{_CRW_README}: 12, cells nearer than the radius',
+                gaps=f'{_CRW_README}: videoLen 20',
+                keep_late_frames=_NOT_DEFINED,
+                input=f'{_CRW_README}: cropSize -1, native 480p, RGB',
+            ),
+        ),
+        Protocol(
+            'dino',
+            PropagationSettings(
+                permanent=(0,),
+                gaps=tuple(range(1, 8)),
+                radius=12,
+                topk=5,
+                temperature=0.1,
+                l2_normalise=True,
+                border='mask',
+                carry='soft',
+                encoding='nearest',
+                upsample='mast',
+                output_resize='labels',
+                min_max=True,
+            ),
+            InputSettings(short_side=480, multiple_of=64, fit='floor_long_side'),
+            _sources(
+                _DINO,
+                keep_late_frames=_NOT_DEFINED,
+                topk=f'{_DINO}: 5 over all references, by threshold, so that ties are kept',
+                input=f'{_DINO}: short side 480, long side rounded down to a multiple of 64, RGB',
+            ),
+        ),
+        Protocol(
+            'vfs',
+            PropagationSettings(
+                permanent=(0,),
+                gaps=_RECENT_20,
+                radius=12,
+                shape='circle',
+                window_on_permanent=True,
+                topk=10,
+                temperature=0.07,
+                l2_normalise=True,
+                border='mask',
+                carry='soft',
+                encoding='nearest',
+                upsample='mast',
+                output_resize='field',
+                min_max=True,
+            ),
+            InputSettings(short_side=480),
+            _sources(
+                _VFS,
+                keep_late_frames=_NOT_DEFINED,
+                radius=f'{_VFS}: neighbor_range 24, a circle of radius 12',
+                window_on_permanent=f'{_VFS}: with_first_neighbor',
+                input=f'{_VFS}: short side 480, ratio kept, RGB',
+            ),
+        ),
+    )
+}

@@ -1,0 +1,193 @@
+"""Every choice of a propagation protocol, as frozen and checked values."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from mmliir.ops.window_topk_attend import MixturePrior
+
+__all__ = ['InputSettings', 'MixturePrior', 'PropagationSettings']
+
+_CHOICES = {
+    'shape': ('square', 'circle'),
+    'topk_scope': ('joint', 'per_reference'),
+    'normalise': ('softmax', 'softmax_then_topk'),
+    'border': ('mask', 'zero_logit'),
+    'carry': ('hard', 'soft'),
+    'encoding': ('subsample', 'nearest', 'bilinear'),
+    'upsample': ('mast', 'exact'),
+    'output_resize': ('field', 'labels'),
+}
+
+
+@dataclass(frozen=True)
+class PropagationSettings:
+    """How labels go from reference frames to the next frame.
+
+    Attributes:
+        permanent: Absolute numbers of the frames that stay references for the whole video, counted from the
+            first labelled frame, which is 0.
+        gaps: Distances to the recent reference frames. (1, 3, 5) are t-1, t-3 and t-5; `tuple(range(1, 21))`
+            are the 20 last frames.
+        fill_with_first: Before enough frames have passed, repeat frame 0 in place of the missing ones (CRW).
+        keep_late_frames: A later frame with given labels becomes a permanent reference too (YouTube-VOS).
+        radius: Window radius in cells; None compares with the whole frame.
+        shape: 'square', or 'circle' for the cells nearer than the radius.
+        window_on_permanent: False compares with the whole of a permanent reference, without a window (CRW).
+        topk: Keep the k most similar reference cells; None keeps all. Ties at the k-th place are kept.
+        topk_scope: 'joint' over all references, or 'per_reference', whose read-outs are averaged (UVC).
+        normalise: 'softmax' over the kept cells, or 'softmax_then_topk' (UVC).
+        temperature: Divides the similarities; 'sqrt_channels' is the square root of the number of feature
+            channels.
+        l2_normalise: Compare features of unit length (cosine similarity).
+        border: Window cells outside the frame: 'mask' leaves them out, 'zero_logit' gives them logit 0 and no
+            label.
+        prior: Replace affinities by fitted Gaussian mixtures (LIIR); None is off.
+        carry: 'hard' carries the arg-max at pixels on, 'soft' the label field on cells.
+        encoding: Label map to cells. 'subsample' takes pixel (stride * y, stride * x), 'nearest' the pixel at
+            the centre of the cell's block, 'bilinear' interpolates each object's mask.
+        upsample: Cells to pixels, bilinearly. 'mast' puts cell i on pixel `stride*i + (stride-1)/2`, 'exact'
+            on `stride*i`; see `mmliir.ops.upsample_field`.
+        output_resize: Where the result has another size than the encoder's input: 'field' upsamples the field
+            to the size of the result before the arg-max, 'labels' resizes the arg-max by nearest neighbour
+            (DINO).
+        min_max: Stretch each object's channel to 0..1 before the arg-max.
+        fg_gain: Factor on all channels but the background when they are read out (1.05 in the recipe of
+            LIIR_pytorch).
+    """
+
+    permanent: tuple[int, ...] = (0, 5)
+    gaps: tuple[int, ...] = (1, 3, 5)
+    fill_with_first: bool = False
+    keep_late_frames: bool = True
+    radius: int | None = 12
+    shape: Literal['square', 'circle'] = 'square'
+    window_on_permanent: bool = True
+    topk: int | None = None
+    topk_scope: Literal['joint', 'per_reference'] = 'joint'
+    normalise: Literal['softmax', 'softmax_then_topk'] = 'softmax'
+    temperature: float | Literal['sqrt_channels'] = 'sqrt_channels'
+    l2_normalise: bool = False
+    border: Literal['mask', 'zero_logit'] = 'mask'
+    prior: MixturePrior | None = None
+    carry: Literal['hard', 'soft'] = 'hard'
+    encoding: Literal['subsample', 'nearest', 'bilinear'] = 'subsample'
+    upsample: Literal['mast', 'exact'] = 'mast'
+    output_resize: Literal['field', 'labels'] = 'field'
+    min_max: bool = False
+    fg_gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f'{name} must be one of {", ".join(allowed)}, got {getattr(self, name)!r}')
+        for name, least in (('permanent', 0), ('gaps', 1)):
+            object.__setattr__(self, name, _whole_numbers(name, getattr(self, name), least))
+        if not self.gaps and 0 not in self.permanent:
+            raise ValueError(
+                'there would be no reference at all: put 0 into permanent or give at least one gap'
+            )
+        if 1 not in self.gaps and 0 not in self.permanent:
+            raise ValueError(
+                f'frame 1 would have no reference with permanent={self.permanent} and gaps={self.gaps}'
+            )
+        if self.radius is not None and (not _is_int(self.radius) or self.radius < 0):
+            raise ValueError(
+                f'radius must be a whole number of cells, 0 or more, or None, got {self.radius!r}'
+            )
+        if self.topk is not None and (not _is_int(self.topk) or self.topk < 1):
+            raise ValueError(f'topk must be a whole number, 1 or more, or None for all, got {self.topk!r}')
+        if self.temperature != 'sqrt_channels' and not _is_positive(self.temperature):
+            raise ValueError(
+                f"temperature must be a number above 0 or 'sqrt_channels', got {self.temperature!r}"
+            )
+        if not _is_positive(self.fg_gain):
+            raise ValueError(f'fg_gain must be a number above 0, got {self.fg_gain!r}')
+        if self.prior is not None and not isinstance(self.prior, MixturePrior):
+            raise ValueError(f'prior must be a MixturePrior or None, got {self.prior!r}')
+        if self.prior is not None and (self.radius is None or not self.window_on_permanent):
+            raise ValueError(
+                'a prior needs a window on every reference: give a radius and window_on_permanent=True'
+            )
+
+    def resolve_temperature(self, channels: int) -> float:
+        """The temperature for features of this many channels."""
+        return math.sqrt(channels) if self.temperature == 'sqrt_channels' else float(self.temperature)
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """The size at which frames enter the encoder. Results come back at the frame's own size.
+
+    Attributes:
+        short_side: Resize so that the shorter side has this many pixels, ratio kept; None keeps the native
+            size.
+        size: (H, W) to resize to, whatever the ratio; excludes `short_side`.
+        multiple_of: The sides become multiples of this, in pixels; 1 leaves them alone.
+        fit: How. 'pad' adds grey pixels on the right and below, and their cells count like others (LIIR:
+            zeros after normalisation, Lab (50, 0, 0); here RGB 119, which is that grey up to rounding).
+            'floor_long_side' shrinks the longer side to the next smaller multiple (DINO).
+    """
+
+    short_side: int | None = None
+    size: tuple[int, int] | None = None
+    multiple_of: int = 1
+    fit: Literal['pad', 'floor_long_side'] = 'pad'
+
+    def __post_init__(self) -> None:
+        if self.fit not in ('pad', 'floor_long_side'):
+            raise ValueError(f'fit must be one of pad, floor_long_side, got {self.fit!r}')
+        if self.size is not None and self.short_side is not None:
+            raise ValueError('give short_side or size, not both')
+        if self.size is not None:
+            object.__setattr__(self, 'size', _whole_numbers('size', self.size, 1))
+            if len(self.size) != 2:
+                raise ValueError(f'size must be (H, W), got {self.size!r}')
+        for name in ('short_side', 'multiple_of'):
+            value = getattr(self, name)
+            if (value is not None or name == 'multiple_of') and (not _is_int(value) or value < 1):
+                raise ValueError(f'{name} must be a whole number of pixels, 1 or more, got {value!r}')
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Size of an (H, W) frame after resizing, before padding."""
+        if self.size is not None:
+            height, width = self.size
+        elif self.short_side is not None:
+            scale = self.short_side / min(height, width)
+            height, width = max(1, round(height * scale)), max(1, round(width * scale))
+        if self.fit == 'floor_long_side':
+            unit = self.multiple_of
+            if width >= height:
+                width = max(unit, width // unit * unit)
+            else:
+                height = max(unit, height // unit * unit)
+        return height, width
+
+    def padded(self, height: int, width: int) -> tuple[int, int]:
+        """Size of a resized (H, W) frame after padding: what the encoder sees."""
+        if self.fit != 'pad':
+            return height, width
+        unit = self.multiple_of
+        return -(-height // unit) * unit, -(-width // unit) * unit
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_positive(value: object) -> bool:
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    )
+
+
+def _whole_numbers(name: str, values: object, least: int) -> tuple[int, ...]:
+    if isinstance(values, str) or not hasattr(values, '__iter__'):
+        raise ValueError(f'{name} must be a sequence of whole numbers, got {values!r}')
+    values = tuple(values)
+    for value in values:
+        if not _is_int(value) or value < least:
+            raise ValueError(f'{name} must hold whole numbers, {least} or more, got {value!r} in {values!r}')
+    if name != 'size' and len(set(values)) != len(values):
+        raise ValueError(f'{name} holds a number twice: {values!r}')
+    return values

@@ -1,0 +1,150 @@
+"""Settings and presets: checked values, each with a source."""
+
+from dataclasses import fields, replace
+
+import pytest
+
+from mmliir.propagation import (
+    PRESETS,
+    InputSettings,
+    MixturePrior,
+    PropagationSettings,
+    Protocol,
+    get_protocol,
+)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'shape': 'star'}, 'shape must be one of square, circle'),
+        ({'carry': 'both'}, 'carry must be one of hard, soft'),
+        ({'encoding': 'area'}, 'encoding must be one of'),
+        ({'upsample': 'cubic'}, 'upsample must be one of'),
+        ({'border': 'wrap'}, 'border must be one of'),
+        ({'topk': 0}, 'topk'),
+        ({'topk': 2.5}, 'topk'),
+        ({'radius': -1}, 'radius'),
+        ({'temperature': 0}, 'temperature'),
+        ({'temperature': 'sqrt'}, 'sqrt_channels'),
+        ({'fg_gain': 0.0}, 'fg_gain'),
+        ({'gaps': (0, 1)}, 'gaps'),
+        ({'gaps': (1, 1)}, 'twice'),
+        ({'gaps': 3}, 'gaps must be a sequence'),
+        ({'permanent': (-1,)}, 'permanent'),
+        ({'permanent': (), 'gaps': ()}, 'no reference'),
+        ({'permanent': (), 'gaps': (3,)}, 'frame 1'),
+        ({'prior': 'fixed'}, 'MixturePrior'),
+        ({'prior': MixturePrior(), 'radius': None}, 'window on every reference'),
+        ({'prior': MixturePrior(), 'window_on_permanent': False}, 'window on every reference'),
+    ],
+)
+def test_a_wrong_value_is_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        PropagationSettings(**change)
+
+
+def test_a_mistyped_setting_is_an_error():
+    with pytest.raises(TypeError, match='top_k'):
+        PropagationSettings(top_k=3)
+
+
+def test_lists_become_tuples_so_that_settings_are_values():
+    assert PropagationSettings(gaps=[1, 3]) == PropagationSettings(gaps=(1, 3))
+    assert hash(PropagationSettings(gaps=[1, 3])) == hash(PropagationSettings(gaps=(1, 3)))
+
+
+def test_the_temperature_of_sqrt_channels():
+    assert PropagationSettings(temperature='sqrt_channels').resolve_temperature(64) == 8.0
+    assert PropagationSettings(temperature=0.05).resolve_temperature(64) == 0.05
+
+
+def test_every_preset_names_a_source_for_every_value():
+    assert set(PRESETS) == {'liir_paper', 'liir_compat', 'mast', 'crw', 'dino', 'vfs'}
+    for name, protocol in PRESETS.items():
+        assert protocol.name == name
+        assert set(protocol.sources) == {field.name for field in fields(PropagationSettings)} | {'input'}
+        assert all(text.strip() for text in protocol.sources.values())
+
+
+def test_a_protocol_without_a_source_is_refused():
+    protocol = PRESETS['crw']
+    with pytest.raises(ValueError, match='topk'):
+        Protocol(
+            'mine',
+            protocol.settings,
+            protocol.input,
+            {k: v for k, v in protocol.sources.items() if k != 'topk'},
+        )
+
+
+def test_an_unknown_protocol_lists_the_known_ones():
+    with pytest.raises(ValueError, match='liir_paper, liir_compat, mast, crw, dino, vfs'):
+        get_protocol('liir')
+    assert get_protocol('crw') is PRESETS['crw']
+
+
+def test_the_values_of_the_published_protocols():
+    paper, compat = PRESETS['liir_paper'].settings, PRESETS['liir_compat'].settings
+    assert (paper.permanent, paper.gaps, paper.radius, paper.temperature) == (
+        (0, 5),
+        (1, 3, 5),
+        12,
+        'sqrt_channels',
+    )
+    assert paper.prior.estimator == 'moments' and paper.prior.threshold is None and paper.fg_gain == 1.0
+    assert (compat.radius, compat.temperature, compat.fg_gain) == (14, 1.0, 1.05)
+    assert compat.prior == MixturePrior(2, 'fixed', 0.1)
+    crw, dino, vfs = (PRESETS[name].settings for name in ('crw', 'dino', 'vfs'))
+    assert (crw.topk, crw.temperature, crw.shape, len(crw.gaps)) == (10, 0.05, 'circle', 20)
+    assert not crw.window_on_permanent and crw.fill_with_first and not crw.min_max
+    assert (dino.topk, dino.temperature, len(dino.gaps), dino.min_max) == (5, 0.1, 7, True)
+    assert (vfs.topk, vfs.temperature, len(vfs.gaps), vfs.window_on_permanent) == (10, 0.07, 20, True)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'size', 'resized', 'padded'),
+    [
+        (InputSettings(), (480, 854), (480, 854), (480, 854)),
+        (InputSettings(multiple_of=4), (480, 854), (480, 854), (480, 856)),
+        (InputSettings(short_side=240), (480, 854), (240, 427), (240, 427)),
+        (
+            InputSettings(short_side=480, multiple_of=64, fit='floor_long_side'),
+            (480, 854),
+            (480, 832),
+            (480, 832),
+        ),
+        (
+            InputSettings(short_side=480, multiple_of=64, fit='floor_long_side'),
+            (854, 480),
+            (832, 480),
+            (832, 480),
+        ),
+        (InputSettings(size=(560, 560)), (480, 854), (560, 560), (560, 560)),
+        (InputSettings(short_side=480), (1, 1), (480, 480), (480, 480)),
+    ],
+)
+def test_input_sizes(settings, size, resized, padded):
+    assert settings.resized(*size) == resized
+    assert settings.padded(*resized) == padded
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'short_side': 0},
+        {'multiple_of': 0},
+        {'fit': 'crop'},
+        {'size': (3,)},
+        {'size': (4, 4), 'short_side': 4},
+    ],
+)
+def test_a_wrong_input_size_is_refused(change):
+    with pytest.raises(ValueError):
+        InputSettings(**change)
+
+
+def test_settings_can_be_replaced():
+    assert replace(PRESETS['mast'].settings, topk=36).topk == 36
+    with pytest.raises(ValueError, match='topk'):
+        replace(PRESETS['mast'].settings, topk=-1)
