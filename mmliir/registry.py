@@ -12,7 +12,9 @@ from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, locations=['mmliir.models'], scope='mmliir')
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, locations=['mmliir.datasets'], scope='mmliir')
-DATA_SAMPLERS = Registry('data sampler', parent=MMENGINE_DATA_SAMPLERS, locations=['mmliir.engine'], scope='mmliir')
+DATA_SAMPLERS = Registry(
+    'data sampler', parent=MMENGINE_DATA_SAMPLERS, locations=['mmliir.datasets', 'mmliir.engine'], scope='mmliir'
+)
 TRANSFORMS = Registry(
     'transform', parent=MMENGINE_TRANSFORMS, locations=['mmliir.datasets.transforms'], scope='mmliir'
 )

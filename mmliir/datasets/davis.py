@@ -160,8 +160,7 @@ def _read_names(data_root: Path, year: int, split: str) -> tuple[list[str], Path
     """Return the names of a split, each once and in order, and the file they came from."""
     if not data_root.is_dir():
         raise FileNotFoundError(
-            f'DAVIS not found at {data_root}: expected a folder that holds JPEGImages, Annotations, '
-            f'ImageSets. {_DOC}'
+            f'DAVIS not found at {data_root}: expected a folder that holds JPEGImages, Annotations, ImageSets. {_DOC}'
         )
     candidates = [data_root / 'ImageSets' / str(year) / f'{split}.txt']
     if year == 2016:

@@ -67,9 +67,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     except FileNotFoundError as error:
         raise FileNotFoundError(f'image not found: {path}') from error
     if not data:
-        raise BrokenMediaError(
-            f'{path} is empty (0 bytes): expected a JPEG or PNG image. Copy or extract it again.'
-        )
+        raise BrokenMediaError(f'{path} is empty (0 bytes): expected a JPEG or PNG image. Copy or extract it again.')
     _check_image_is_whole(data, path)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
@@ -316,9 +314,7 @@ class VideoFile:
             except self._av.error.FFmpegError as error:
                 raise self._broken(f'reading stopped after {len(stamps)} packets ("{error}")') from error
             self._check_is_whole(container, stream, claimed, len(stamps), end, usable)
-        usable = (
-            usable and len(set(stamps)) == len(stamps) and self._first_picture_is(min(stamps, default=None))
-        )
+        usable = usable and len(set(stamps)) == len(stamps) and self._first_picture_is(min(stamps, default=None))
         if usable:
             self._stamps, self._keys = sorted(stamps), sorted(keys)
             self._length = len(stamps)
@@ -330,14 +326,10 @@ class VideoFile:
     def _check_is_whole(self, container, stream, claimed: int, found: int, end: float, usable: bool) -> None:
         """Compare the packets that are there with what the header promises."""
         if usable and claimed > found:
-            raise self._broken(
-                f'its header promises {claimed} pictures, the file holds {found}: it is cut off'
-            )
+            raise self._broken(f'its header promises {claimed} pictures, the file holds {found}: it is cut off')
         promised = _matroska_duration(container, stream)
         if usable and promised is not None and end < promised - max(1.0, 0.02 * promised):
-            raise self._broken(
-                f'its header promises {promised:.2f} s, the pictures end at {end:.2f} s: it is cut off'
-            )
+            raise self._broken(f'its header promises {promised:.2f} s, the pictures end at {end:.2f} s: it is cut off')
 
     def _first_picture_is(self, stamp: int | None) -> bool:
         """Whether decoding starts with the smallest time stamp, as where packets and pictures match."""
@@ -424,9 +416,7 @@ class VideoFile:
         expected = self._last_index + 1
         picture = next(self._pictures, None)
         if picture is None:
-            raise self._broken(
-                f'{len(self)} pictures are in the index, decoding ended before frame {expected}'
-            )
+            raise self._broken(f'{len(self)} pictures are in the index, decoding ended before frame {expected}')
         if self._stamps is not None and picture.pts != self._stamps[expected]:
             raise self._broken(
                 f'asked for frame {expected} (time stamp {self._stamps[expected]}), got time stamp '

@@ -118,9 +118,7 @@ def write_label_map(path: str | os.PathLike, label_map: np.ndarray) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def check_mask_size(
-    label_map: LabelMap | np.ndarray, frame_size: tuple[int, int], path: str | os.PathLike
-) -> None:
+def check_mask_size(label_map: LabelMap | np.ndarray, frame_size: tuple[int, int], path: str | os.PathLike) -> None:
     """Raise `ValueError` when a label map and its frame differ in size.
 
     Args:
@@ -151,9 +149,7 @@ def _load(path: Path) -> tuple[np.ndarray, str]:
     except FileNotFoundError as error:
         raise FileNotFoundError(f'label map not found: {path}') from error
     except UnidentifiedImageError as error:
-        raise BrokenMediaError(
-            f'{path} is not an image that can be read: expected a PNG label map.'
-        ) from error
+        raise BrokenMediaError(f'{path} is not an image that can be read: expected a PNG label map.') from error
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG chunk.
         raise BrokenMediaError(f'{path} is damaged or cut off ("{error}"). Copy or save it again.') from error
 
@@ -198,8 +194,7 @@ def _check_values(values: np.ndarray, max_ids: int, path: Path) -> None:
         wrong = objects[(objects > 255) | (objects < 0)]
         shown = ', '.join(str(int(v)) for v in wrong[:6]) + (', ...' if wrong.size > 6 else '')
         raise ValueError(
-            f'{path}: ids go from 0 (background) to 255, found {shown}. Renumber the objects and save an '
-            '8-bit PNG.'
+            f'{path}: ids go from 0 (background) to 255, found {shown}. Renumber the objects and save an 8-bit PNG.'
         )
     if objects.size > max_ids:
         raise ValueError(
@@ -230,9 +225,7 @@ def _note_ids(ids: np.ndarray, require_object: bool, path: Path, notes: list[str
     objects = [int(i) for i in np.unique(ids) if i]
     if not objects:
         if require_object:
-            raise ValueError(
-                f'{path}: every pixel is background (0): expected at least one object to follow.'
-            )
+            raise ValueError(f'{path}: every pixel is background (0): expected at least one object to follow.')
         notes.append('no object: every pixel is background')
     elif objects == [255]:
         notes.append('one object with id 255; read with binary=True to number it 1')
