@@ -325,7 +325,8 @@ class VideoFile:
 
     def _check_is_whole(self, container, stream, claimed: int, found: int, end: float, usable: bool) -> None:
         """Compare the packets that are there with what the header promises."""
-        if usable and claimed > found:
+        # MP4 and MOV list every picture in their header; AVI counts time slots, which may be empty.
+        if usable and 'mp4' in container.format.name and claimed > found:
             raise self._broken(f'its header promises {claimed} pictures, the file holds {found}: it is cut off')
         promised = _matroska_duration(container, stream)
         if usable and promised is not None and end < promised - max(1.0, 0.02 * promised):
@@ -401,16 +402,15 @@ class VideoFile:
         stamp = self._stamps[start]
         self._container.seek(stamp, backward=True, stream=self._video_stream(self._container))
         for picture in self._pictures:
-            if picture.pts is None or picture.pts > stamp:
-                # The seek landed behind the key frame (a bad seek table): decode from the start.
-                self.close()
-                self._container = self._open()
-                self._pictures = self._decode(self._container)
-                return
             if picture.pts == stamp:
                 self._last_index, self._last_picture = start, picture
                 return
-        raise self._broken(f'frame {start} is in the index, but does not decode')
+            if picture.pts is None or picture.pts > stamp:
+                break
+        # The seek landed behind the key frame (formats without a seek table): decode from the start.
+        self.close()
+        self._container = self._open()
+        self._pictures = self._decode(self._container)
 
     def _decode_next(self) -> None:
         expected = self._last_index + 1
