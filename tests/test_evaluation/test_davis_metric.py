@@ -12,6 +12,7 @@ import pytest
 from davis_cases import CASES, GOLDEN, digest, make_sequence, write_dataset, write_masks
 from PIL import Image
 
+from mmliir.datasets.davis import DavisDataset
 from mmliir.evaluation.metrics import DavisMetric, Scores
 from mmliir.registry import METRICS
 
@@ -242,6 +243,17 @@ def test_an_id_above_the_number_of_objects_is_refused(small, backend):
         DavisMetric(root).score(predictions, backend)
 
 
+def test_void_is_no_late_object_and_excuses_no_prediction(all_cases, tmp_path):
+    root, predictions = all_cases
+    metric = DavisMetric(root, sequences=['void'])
+    assert not any('enter after' in note for note in metric.score(predictions).notes)
+    _, prediction = make_sequence('void')
+    prediction[3, 25, 20] = 255
+    write_masks(tmp_path / 'void', prediction)
+    with pytest.raises(ValueError, match=r'00003\.png holds object ids 255'):
+        metric.score(tmp_path)
+
+
 def test_missing_sequence_and_frame_are_named(small, tmp_path):
     root, predictions = small
     metric = DavisMetric(root)
@@ -272,13 +284,13 @@ def test_predictions_of_another_kind_are_refused(small, image, message, year):
         DavisMetric(root, year=year).score(predictions)
 
 
-@pytest.mark.parametrize('keep', [0, 20, 120])
-def test_damaged_predictions_are_refused(small, keep):
+@pytest.mark.parametrize(('keep', 'jobs'), [(0, 1), (20, 1), (120, 1), (120, 2)])
+def test_damaged_predictions_are_refused(small, keep, jobs):
     root, predictions = small
     path = predictions / SMALL / '00001.png'
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ValueError, match=r'00001\.png is (not a readable image|damaged)'):
-        DavisMetric(root).score(predictions)
+        DavisMetric(root).score(predictions, jobs=jobs)
 
 
 @pytest.mark.parametrize('num_frames', [1, 2])
@@ -317,6 +329,23 @@ def test_wrong_arguments_are_named(small):
         DavisMetric(root).score(predictions, backend='other')
     with pytest.raises(TypeError, match='splitt'):
         METRICS.build(dict(type='DavisMetric', data_root=root, splitt='val'))
+
+
+@pytest.mark.parametrize('year', [2016, 2017])
+def test_metric_and_data_set_name_the_same_files(tmp_path, year):
+    if year == 2016:
+        _write_2016(tmp_path)
+    else:
+        write_dataset(tmp_path, ['void', 'tall'])
+    metric = DavisMetric(tmp_path, year=year)
+    for name in metric.sequences:
+        images = tmp_path / 'JPEGImages' / '480p' / name
+        images.mkdir(parents=True)
+        for path in metric.truth[name]:
+            (images / f'{path.stem}.jpg').touch()
+    data_set = DavisDataset(tmp_path, year=year)
+    assert tuple(data_set.names) == metric.sequences
+    assert {name: data_set.truth(name) for name in data_set.names} == metric.truth
 
 
 def test_registry_builds_it(small):
