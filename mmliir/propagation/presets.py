@@ -92,7 +92,7 @@ PRESETS: dict[str, Protocol] = {
                 radius=12,
                 temperature='sqrt_channels',
                 border='zero_logit',
-                prior=MixturePrior(num_mixtures=2, estimator='moments', threshold=None),
+                prior=MixturePrior(num_mixtures=2, estimator='moments', threshold=None, keep_mass=True),
                 carry='hard',
                 encoding='subsample',
                 upsample='mast',
@@ -108,8 +108,10 @@ PRESETS: dict[str, Protocol] = {
                     'converge well without rescaling the affinity)'
                 ),
                 prior=(
-                    f'{_PAPER}, section 3.2 and appendix A: the affinity is replaced by the mixture (Eq. 7), K = 2 '
-                    'in training and inference, parameters estimated from the affinity'
+                    f'{_PAPER}, section 3.2 and appendix A: the affinity is replaced by the mixture (Eq. 7), '
+                    'K = 2 in training and inference, parameters estimated from the affinity. Our reading: a '
+                    'component weighs what its cells weigh, so that a reference keeps its share of the joint '
+                    'soft-max'
                 ),
                 fg_gain=f'{_PAPER} mentions none',
                 topk=f'{_PAPER} mentions none',
@@ -152,8 +154,8 @@ PRESETS: dict[str, Protocol] = {
                 fill_with_first=_UNUSED,
                 keep_late_frames=_NOT_DEFINED,
                 window_on_permanent=(
-                    f'DEVIATION: {_MAST} searches references more than 15 frames old in two steps, coarse and '
-                    'dilated, then fine. This preset uses the plain window on every reference'
+                    f'DEVIATION: {_MAST} searches references more than 15 frames old in two steps, coarse '
+                    'and dilated, then fine. This preset uses the plain window on every reference'
                 ),
                 input=f'{_MAST}: native 480p. Padding to a multiple of 4 as in its followers (MAMP, LIIR)',
                 output_resize='results have the size of the input (native 480p)',

@@ -143,7 +143,8 @@ class PropagationSession:
         if tuple(feature.shape[1:]) != self._cells:
             raise ValueError(
                 f'a frame of {_text(self._padded_size)} pixels at stride {self.stride} has '
-                f'{_text(self._cells)} cells, but the feature has {_text(feature.shape[1:])}. Check the stride and the size of the session.'
+                f'{_text(self._cells)} cells, but the feature has {_text(feature.shape[1:])}. Check the '
+                'stride and the size of the session.'
             )
         if self._kept and next(iter(self._kept.values())).feature.shape[0] != feature.shape[0]:
             channels = next(iter(self._kept.values())).feature.shape[0]
@@ -168,7 +169,8 @@ class PropagationSession:
         if tuple(tensor.shape) != self.output_size:
             raise ValueError(
                 f'the label map is {_text(tensor.shape)}, the frame is {_text(self.output_size)} '
-                '(height x width). Resize it by nearest neighbour, for example with mmliir.ops.resize_label_map.'
+                '(height x width). Resize it by nearest neighbour, for example with '
+                'mmliir.ops.resize_label_map.'
             )
         if tensor.numel() and tensor.min() < 0:
             raise ValueError(f'ids must be 0 or more, got {int(tensor.min())} in a label map')

@@ -163,8 +163,8 @@ def _read_labels(source, number: int, size: tuple[int, int], name: str) -> np.nd
     if labels.shape != tuple(size):
         raise ValueError(
             f'frame {number} of {name} is {"x".join(map(str, size))}, its label map is '
-            f'{"x".join(map(str, labels.shape))} (height x width). Resize the label map by nearest neighbour, '
-            'for example with mmliir.ops.resize_label_map.'
+            f'{"x".join(map(str, labels.shape))} (height x width). Resize the label map by nearest '
+            'neighbour, for example with mmliir.ops.resize_label_map.'
         )
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(

@@ -28,11 +28,12 @@ def _random_settings(seed):
     references = draw.choice([1, 2, 3])
     prior = draw.choice(
         [
-            None, None, None, MixturePrior(2, 'fixed', 0.1), MixturePrior(2, 'moments'), MixturePrior(1, 'fixed'),
-            MixturePrior(3, 'moments', 0.05), MixturePrior(2, 'moments', keep_mass=True),
+            None, None, None, MixturePrior(2, 'fixed', 0.1), MixturePrior(2, 'moments'),
+            MixturePrior(1, 'fixed'), MixturePrior(3, 'moments', 0.05),
+            MixturePrior(2, 'moments', keep_mass=True),
         ]
     )  # fmt: skip
-    # Where fewer cells carry mass than there are components, the means are a choice among ties: kept out with a prior.
+    # Where fewer cells carry mass than there are components, the means are a choice among ties.
     radii = [0, 1, 2, 4, None] if prior is None else [2, 3]
     radius = (
         [draw.choice(radii)] * references

@@ -49,7 +49,7 @@ def test_the_session_equals_a_loop_over_the_whole_video(name, late):
     fast = propagate_features(features, label_map, settings, stride=4)
     slow = propagate_loop(features.numpy(), label_map, settings, stride=4)
     assert np.array_equal(fast, slow)
-    assert len(np.unique(fast[-1])) > 1
+    assert len(np.unique(fast[1])) > 1
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ def test_identical_frames_carry_labels_unchanged(stride):
 @pytest.mark.parametrize('name', list(PRESETS))
 def test_identical_frames_carry_labels_unchanged_in_every_preset(name):
     """Orthogonal features: a cell resembles itself alone, so that soft-max leaks nothing."""
-    feature = torch.eye(63).view(63, 7, 9) * 60
-    label_map = _labels(7, 9)
-    out = propagate_features(feature.expand(12, -1, -1, -1), label_map, PRESETS[name].settings, stride=1)
+    feature = torch.eye(35).view(35, 5, 7) * 60
+    label_map = _labels(5, 7)
+    out = propagate_features(feature.expand(8, -1, -1, -1), label_map, PRESETS[name].settings, stride=1)
     assert all(np.array_equal(frame, label_map) for frame in out)
 
 
