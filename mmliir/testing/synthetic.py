@@ -41,6 +41,7 @@ class SceneSettings:
         scale_change: Largest relative change of size.
         deformation: How far the outline bends over time, as a share of the radius.
         wavelength: Smallest and largest wavelength of a pattern.
+        bandwidth: Relative spread of a pattern's wavelengths. Small: it repeats, and places of one texture look alike.
         contrast: Half the range of a pattern's colours in L, a and b.
         edge_hardness: 0: soft patterns; 4: almost flat patches.
         color_gap: Distance of each shape's mean colour from the scene's.
@@ -63,6 +64,7 @@ class SceneSettings:
     scale_change: float = 0.15
     deformation: float = 0.10
     wavelength: tuple[float, float] = (7.0, 14.0)
+    bandwidth: float = 0.6
     contrast: tuple[float, float, float] = (14.0, 26.0, 26.0)
     edge_hardness: float = 1.5
     color_gap: float = 4.0
@@ -297,13 +299,14 @@ def _draw_pattern(rng: np.random.Generator, wavelength: tuple[float, float]) -> 
     )
 
 
-def _band_noise(rng: np.random.Generator, pattern: _Pattern) -> np.ndarray:
+def _band_noise(rng: np.random.Generator, pattern: _Pattern, bandwidth: float) -> np.ndarray:
     """Return tiling noise of one wavelength, (S, S) in [-1, 1], every value equally frequent."""
     side = _TEXTURE_SIDE
     fy, fx = np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side), indexing='ij')
     frequency = np.hypot(fx, fy)
     center = 1 / pattern.wavelength
-    ring = np.exp(-(((frequency - center) / (0.25 * center)) ** 2))
+    ring = np.exp(-(((frequency - center) / (bandwidth * center)) ** 2))
+    ring[0, 0] = 0
     turned = np.arctan2(fy, fx) - pattern.angle
     ring *= np.exp(-((np.sin(pattern.folds * turned) / pattern.spread) ** 2))
     noise = np.fft.ifft2(np.fft.fft2(rng.standard_normal((side, side))) * ring).real
@@ -313,7 +316,7 @@ def _band_noise(rng: np.random.Generator, pattern: _Pattern) -> np.ndarray:
 
 
 def _make_texture(
-    rng: np.random.Generator, pattern: _Pattern, axes: np.ndarray, mean: np.ndarray, hardness: float
+    rng: np.random.Generator, pattern: _Pattern, axes: np.ndarray, mean: np.ndarray, settings: SceneSettings
 ) -> np.ndarray:
     """Return a tiling Lab texture, (S, S, 3) float32.
 
@@ -322,12 +325,12 @@ def _make_texture(
         pattern: What it looks like.
         axes: (2, 3), the two directions in Lab along which the colours vary, at full length.
         mean: (3,) Lab.
-        hardness: See `SceneSettings.edge_hardness`.
+        settings: Bandwidth and edge hardness of the patterns.
     """
     second = replace(pattern, wavelength=1.4 * pattern.wavelength, spread=10.0)
-    fields = np.stack([_band_noise(rng, pattern), _band_noise(rng, second)], axis=-1)
-    if hardness > 0:
-        fields = np.tanh(hardness * fields) / np.tanh(hardness)
+    fields = np.stack([_band_noise(rng, p, settings.bandwidth) for p in (pattern, second)], axis=-1)
+    if settings.edge_hardness > 0:
+        fields = np.tanh(settings.edge_hardness * fields) / np.tanh(settings.edge_hardness)
     return (mean + fields @ axes).astype(np.float32)
 
 
@@ -428,7 +431,7 @@ class _Scene:
     def _texture(self, pattern: _Pattern, gap: float) -> np.ndarray:
         offset = self.rng.standard_normal(3)
         mean = self.mean + gap * offset / np.linalg.norm(offset)
-        return _make_texture(self.rng, pattern, self.axes, mean, self.settings.edge_hardness)
+        return _make_texture(self.rng, pattern, self.axes, mean, self.settings)
 
     def _swing(self) -> np.ndarray:
         """A slow swing that starts anywhere, (T,) in [-1, 1]."""
