@@ -9,16 +9,19 @@ LIIR_GAPS = {2: 0.4, 5: 0.4, 8: 0.2}
 
 
 def check_gaps(gaps: Mapping[int, float]) -> dict[int, float]:
-    """Return the gaps with whole-number keys and shares that sum to one, or say what is wrong with them."""
+    """Return the gaps with whole numbers as keys, or say what is wrong with them."""
     checked = {}
     for gap, share in gaps.items():
         if not str(gap).isdigit() or int(gap) < 1 or not share >= 0:
             raise ValueError(f'gaps: expected {{frames >= 1: share >= 0}}, e.g. {LIIR_GAPS}, came {dict(gaps)}.')
         checked[int(gap)] = float(share)
     total = sum(checked.values())
-    if not total > 0:
-        raise ValueError(f'gaps: expected at least one share above 0, came {dict(gaps)}.')
-    return {gap: share / total for gap, share in checked.items()}
+    if abs(total - 1) > 1e-6:
+        raise ValueError(
+            f'gaps: expected shares that sum to 1, came {checked}, which sum to {total:g}. A config that inherits '
+            "merges its gaps into its parent's: write gaps={'_delete_': True, 2: 1.0} to replace them."
+        )
+    return checked
 
 
 def sample_pairs(

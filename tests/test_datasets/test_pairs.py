@@ -62,7 +62,9 @@ def test_gaps_are_in_native_frames():
     assert set(np.unique(pairs[:, 2] - pairs[:, 1])) == {1}
 
 
-@pytest.mark.parametrize('gaps', [{0: 1.0}, {-2: 1.0}, {2: -1.0}, {2: 0.0}, {'a': 1.0}])
+@pytest.mark.parametrize(
+    'gaps', [{0: 1.0}, {-2: 1.0}, {2: -1.0}, {2: 0.0}, {'a': 1.0}, {2: 0.4, 5: 0.4, 8: 0.2, 1: 1.0}]
+)
 def test_bad_gaps_are_refused(gaps):
     with pytest.raises(ValueError, match='gaps: expected'):
         sample_pairs([10], gaps)
