@@ -54,26 +54,26 @@ class SceneSettings:
     """
 
     num_objects: int = 2
-    num_distractors: int = 4
+    num_distractors: int = 3
     crossing_share: float = 0.5
     late_object: bool = False
-    radius: tuple[float, float] = (0.15, 0.22)
-    max_speed: float = 2.5
+    radius: tuple[float, float] = (0.20, 0.28)
+    max_speed: float = 2.0
     background_speed: float = 1.0
     max_rotation: float = 2.5
     scale_change: float = 0.15
     deformation: float = 0.10
-    wavelength: tuple[float, float] = (7.0, 14.0)
-    bandwidth: float = 0.6
+    wavelength: tuple[float, float] = (10.0, 24.0)
+    bandwidth: float = 0.8
     contrast: tuple[float, float, float] = (14.0, 26.0, 26.0)
-    edge_hardness: float = 1.5
-    color_gap: float = 4.0
+    edge_hardness: float = 0.5
+    color_gap: float = 8.0
     distractor_likeness: float = 0.5
-    brightness_drift: float = 0.15
-    chroma_drift: float = 12.0
+    brightness_drift: float = 0.12
+    chroma_drift: float = 8.0
     drift_period: tuple[float, float] = (30.0, 60.0)
     light_gradient: float = 0.15
-    noise: float = 2.5
+    noise: float = 2.0
 
 
 @dataclass(frozen=True)
