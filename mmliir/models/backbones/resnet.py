@@ -112,5 +112,5 @@ class CorrespondenceResNet18(BaseModule):
 
 
 def use_channels_last(module: nn.Module) -> nn.Module:
-    """Store convolution weights channels-last: the layout in which CPU and GPU convolutions of this shape are fastest."""
+    """Store convolution weights channels-last, the layout in which convolutions of this shape are fastest."""
     return module.to(memory_format=torch.channels_last)

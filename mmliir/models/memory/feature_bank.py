@@ -126,6 +126,9 @@ class FeatureBank:
             self.features = self.video_ids = None
             return
         features, ids = state['features'].to(device, self.dtype), state['video_ids'].to(device)
+        if self.filled < self.num_frames:  # a full bank of fewer frames: oldest first, then there is room behind
+            features, ids = features.roll(-self.next_slot, dims=0), ids.roll(-self.next_slot, dims=0)
+            self.next_slot = self.filled
         self.features = features.new_empty(self.num_frames, *features.shape[1:])
         self.video_ids = ids.new_full((self.num_frames,), -1)
         self.features[: self.filled] = features

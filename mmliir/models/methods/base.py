@@ -64,7 +64,8 @@ class BaseCorrespondence(BaseModel):
     training_only_prefixes: tuple[str, ...] = ()
 
     def __init__(self, data_preprocessor: dict | None = None):
-        super().__init__(data_preprocessor=data_preprocessor or {'type': 'VideoPreprocessor'})
+        # Built here: MMEngine would look the name up in the scope of the moment, which is ours in a Runner only.
+        super().__init__(data_preprocessor=MODELS.build(data_preprocessor or {'type': 'VideoPreprocessor'}))
 
     @property
     def stride(self) -> int:
@@ -99,9 +100,10 @@ class BaseCorrespondence(BaseModel):
         Returns:
             (B, C, h, w) float, h = ceil(H / stride).
         """
-        training = self.training
+        training = [module for module in self.modules() if module.training]
         self.eval()
-        device = next(iter(self.state_dict().values()), torch.empty(0)).device
+        device = next(iter([*self.parameters(), *self.buffers()])).device
         features = self.encoder(self.data_preprocessor.normalize(frames.to(device)))
-        self.train(training)
+        for module in training:  # not `train()`: a part that was frozen stays frozen
+            module.training = True
         return features

@@ -1,0 +1,235 @@
+"""The feature bank and the momentum encoder."""
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from mmliir.models.memory import FeatureBank, MomentumEncoder
+
+
+def frames(ids, channels=3, size=(2, 2)):
+    """Maps whose every value names the frame: frame 7, channel c, cell k holds 7 + c / 10 + k / 100."""
+    ids = torch.as_tensor(ids)
+    cells = size[0] * size[1]
+    names = ids[:, None, None] + torch.arange(channels)[:, None] / 10 + torch.arange(cells) / 100
+    return names.reshape(len(ids), channels, *size)
+
+
+def bank(num_frames=4, points=2, sample='step', dtype=torch.float32):
+    return FeatureBank(num_frames, points, sample, dtype)
+
+
+def stored_ids(a_bank):
+    return sorted(set(a_bank.draw(torch.Generator()).video_ids.tolist()))
+
+
+def enqueue(a_bank, ids, seed=0):
+    a_bank.enqueue(frames(ids), torch.as_tensor(ids), torch.Generator().manual_seed(seed))
+
+
+def test_an_empty_bank_draws_nothing():
+    assert bank().draw(torch.Generator()) is None
+
+
+def test_oldest_frames_leave_first_and_slots_wrap():
+    a_bank = bank(num_frames=4)
+    kept = []
+    for ids in ([1, 2, 3], [4, 5, 6], [7], [8, 9, 10, 11]):
+        enqueue(a_bank, ids)
+        kept = (kept + ids)[-4:]
+        assert stored_ids(a_bank) == sorted(kept)
+        assert a_bank.filled == len(kept)
+
+
+def test_a_batch_larger_than_the_capacity_leaves_its_last_frames():
+    a_bank = bank(num_frames=3)
+    enqueue(a_bank, list(range(1, 9)))
+    assert stored_ids(a_bank) == [6, 7, 8]
+    enqueue(a_bank, [20])
+    assert stored_ids(a_bank) == [7, 8, 20]
+
+
+@pytest.mark.parametrize('sample', ['step', 'enqueue'])
+def test_each_entry_is_one_cell_of_the_video_it_names(sample):
+    a_bank = bank(num_frames=5, points=3, sample=sample)
+    enqueue(a_bank, [4, 9, 2])
+    entries = a_bank.draw(torch.Generator().manual_seed(1))
+    assert entries.features.shape == (9, 3)
+    assert entries.video_ids.tolist() == [4, 4, 4, 9, 9, 9, 2, 2, 2]
+    for feature, video in zip(entries.features, entries.video_ids, strict=True):
+        candidates = frames([int(video)])[0].flatten(1).t()
+        assert any(torch.equal(feature, candidate) for candidate in candidates)
+
+
+def test_step_sampling_draws_anew_and_enqueue_sampling_does_not():
+    for sample, same in (('step', False), ('enqueue', True)):
+        a_bank = FeatureBank(8, 2, sample, torch.float32)
+        generator = torch.Generator().manual_seed(0)
+        a_bank.enqueue(torch.randn(8, 3, 6, 6), torch.arange(8), generator)
+        first, second = (a_bank.draw(generator).features for _ in range(2))
+        assert torch.equal(first, second) is same
+        assert a_bank.features.shape == (8, 3, 36 if sample == 'step' else 2)
+
+
+def test_step_sampling_reaches_every_cell():
+    a_bank = bank(num_frames=1, points=2)
+    enqueue(a_bank, [1])
+    generator = torch.Generator().manual_seed(0)
+    seen = {tuple(f.tolist()) for _ in range(30) for f in a_bank.draw(generator).features}
+    assert len(seen) == 4
+
+
+def test_frames_with_fewer_cells_than_points_give_all_of_them():
+    a_bank = bank(num_frames=2, points=9)
+    enqueue(a_bank, [1, 2])
+    entries = a_bank.draw(torch.Generator())
+    assert torch.equal(entries.features, frames([1, 2]).flatten(2).transpose(1, 2).reshape(8, 3))
+
+
+def test_stored_features_carry_no_gradient_and_are_copies():
+    a_bank = bank(num_frames=1)
+    features = frames([1]).requires_grad_()
+    a_bank.enqueue(features, torch.tensor([1]), torch.Generator())
+    entries = a_bank.draw(torch.Generator())
+    assert not entries.features.requires_grad
+    with torch.no_grad():
+        features.zero_()
+    assert a_bank.draw(torch.Generator()).features.abs().min() > 0
+
+
+def test_the_default_bank_is_that_of_the_paper_in_bfloat16():
+    a_bank = FeatureBank()
+    assert (a_bank.num_frames, a_bank.points_per_frame, a_bank.dtype) == (1440, 4, torch.bfloat16)
+
+
+@pytest.mark.parametrize('sample', ['step', 'enqueue'])
+@pytest.mark.parametrize('history', [[], [[1, 2]], [[1, 2, 3, 4]], [[1, 2, 3], [4, 5, 6]]])
+def test_state_survives_a_file_and_goes_on_alike(history, sample):
+    original = bank(num_frames=4, sample=sample, dtype=torch.bfloat16)
+    for ids in history:
+        enqueue(original, ids)
+    file = io.BytesIO()
+    torch.save(original.state_dict(), file)
+    file.seek(0)
+    restored = bank(num_frames=4, sample=sample, dtype=torch.bfloat16)
+    enqueue(restored, [50, 51, 52])  # what was there before goes
+    restored.load_state_dict(torch.load(file, weights_only=True))
+    assert restored.filled == original.filled
+    for ids in ([], [30], [31, 32, 33]):
+        if ids:
+            enqueue(original, ids), enqueue(restored, ids)
+        generators = [torch.Generator().manual_seed(2) for _ in range(2)]
+        theirs, ours = original.draw(generators[0]), restored.draw(generators[1])
+        if theirs is None:
+            assert ours is None
+            continue
+        assert torch.equal(theirs.features, ours.features)
+        assert torch.equal(theirs.video_ids, ours.video_ids)
+
+
+def test_saved_state_is_not_changed_by_later_frames():
+    a_bank = bank(num_frames=2)
+    enqueue(a_bank, [1, 2])
+    state = a_bank.state_dict()
+    before = copy.deepcopy(state)
+    enqueue(a_bank, [3])
+    assert torch.equal(state['features'], before['features'])
+
+
+def test_a_larger_bank_takes_a_full_smaller_one_and_fills_up_in_order():
+    small = bank(num_frames=3)
+    enqueue(small, [1, 2, 3])
+    enqueue(small, [4, 5])  # 3, 4, 5 are left, and the next slot is in the middle
+    large = bank(num_frames=5)
+    large.load_state_dict(small.state_dict())
+    kept = [3, 4, 5]
+    for ids in ([6], [7], [8], [9, 10]):
+        enqueue(large, ids)
+        kept = (kept + ids)[-5:]
+        assert stored_ids(large) == sorted(kept)
+
+
+def test_a_smaller_bank_refuses_a_larger_one_with_both_sizes():
+    large = bank(num_frames=4)
+    enqueue(large, [1, 2, 3])
+    with pytest.raises(ValueError, match=r'3 frames.*allows 2'):
+        bank(num_frames=2).load_state_dict(large.state_dict())
+
+
+def test_another_map_size_is_refused_with_both_sizes():
+    a_bank = bank()
+    enqueue(a_bank, [1])
+    with pytest.raises(ValueError, match=r'\(3, 4\).*\(3, 6\).*one image size'):
+        a_bank.enqueue(frames([2], size=(2, 3)), torch.tensor([2]), torch.Generator())
+
+
+@pytest.mark.parametrize('shape, ids', [((2, 3, 2, 2), 3), ((3, 2, 2), 3)])
+def test_wrong_shapes_are_refused(shape, ids):
+    with pytest.raises(ValueError, match='video_ids'):
+        bank().enqueue(torch.zeros(shape), torch.zeros(ids, dtype=torch.long), torch.Generator())
+
+
+@pytest.mark.parametrize('changes', [{'num_frames': 0}, {'points': 0}, {'sample': 'query'}])
+def test_wrong_settings_are_refused(changes):
+    with pytest.raises(ValueError):
+        bank(**changes)
+
+
+# --- momentum encoder ---
+
+
+def small_encoder():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
+
+
+@pytest.mark.parametrize('momentum', [0.0, 0.9, 1.0])
+def test_average_has_the_closed_form_after_n_updates(momentum):
+    online = small_encoder().double()
+    average = MomentumEncoder(online, momentum)
+    start = {name: p.detach().clone() for name, p in online.named_parameters()}
+    history = []
+    for _ in range(7):
+        with torch.no_grad():
+            for p in online.parameters():
+                p.add_(torch.randn_like(p))
+        history.append({name: p.detach().clone() for name, p in online.named_parameters()})
+        average.update(online)
+    for name, value in average.encoder.named_parameters():
+        expected = momentum ** len(history) * start[name]
+        for age, weights in enumerate(reversed(history)):
+            expected = expected + (1 - momentum) * momentum**age * weights[name]
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-12)
+        assert not value.requires_grad
+
+
+def test_update_leaves_buffers_to_the_copys_own_statistics():
+    online = small_encoder()
+    average = MomentumEncoder(online, 0.5)
+    online.train()(torch.randn(4, 2, 3, 3) + 5)
+    before = average.encoder[1].running_mean.clone()
+    average.update(online)
+    assert torch.equal(average.encoder[1].running_mean, before)
+    assert average.encoder[1].training
+    average.encoder(torch.randn(4, 2, 3, 3) + 5)
+    assert not torch.equal(average.encoder[1].running_mean, before)
+
+
+def test_copy_from_takes_weights_and_buffers():
+    online = small_encoder()
+    average = MomentumEncoder(online)
+    with torch.no_grad():
+        online[0].weight.add_(1)
+    online(torch.randn(4, 2, 3, 3))
+    average.copy_from(online)
+    for name, value in online.state_dict().items():
+        assert torch.equal(average.encoder.state_dict()[name], value), name
+    assert average.momentum == 0.999
+
+
+def test_momentum_outside_zero_to_one_is_refused():
+    with pytest.raises(ValueError, match='1.5'):
+        MomentumEncoder(small_encoder(), 1.5)
