@@ -116,7 +116,7 @@ def _run_score(args: argparse.Namespace) -> int:
     if args.out is not None and args.out.is_dir():
         raise ValueError(f'--out {args.out} is a folder; give the name of a JSON file.')
     metric = DavisMetric(args.data_root, _BENCHMARK_YEARS[args.benchmark], args.split, args.sequences)
-    with _progress_bar('scoring') as report:
+    with progress_bar('scoring') as report:
         scores = metric.score(args.pred, args.backend, args.jobs, report)
     if args.out is not None:
         write_json_atomic(args.out, {**scores.to_dict(), 'run_card': read_run_card(args.pred)})
@@ -149,7 +149,7 @@ def _cells(scores: Scores | SequenceScores) -> list[str]:
 
 
 @contextlib.contextmanager
-def _progress_bar(task: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(task: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar with the time left on a terminal; give the function (done, total) that moves it."""
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)

@@ -1,5 +1,4 @@
 default_scope = 'mmliir'
-runner_type = 'CorrespondenceRunner'
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
@@ -15,7 +14,7 @@ default_hooks = dict(
 custom_hooks = [
     dict(type='StepSeedHook'),
     dict(type='MemoryBankHook'),
-    dict(type='CheckInvalidLossHook', interval=50),
+    dict(type='FiniteLossHook', interval=50),
 ]
 visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
 log_processor = dict(type='LogProcessor', by_epoch=False, window_size=50)

@@ -36,17 +36,42 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
         near = sorted(str(p) for p in path.parent.glob('*.py')) if path.parent.is_dir() else []
         hint = f'; that folder holds {", ".join(near)}' if near else ''
         raise FileNotFoundError(f'config not found: {path}{hint}')
-    cfg = Config.fromfile(str(path))
-    known = _OWN_KEYS | _RUNNER_KEYS
-    _refuse_unknown(set(cfg), known, f'config {path}')
-    if options:
-        _refuse_unknown({name.split('.')[0] for name in options}, known, '--cfg-options')
-        cfg.merge_from_dict(options)
+    try:
+        cfg = Config.fromfile(str(path))
+    except (SyntaxError, NameError, TypeError, KeyError) as error:
+        raise ValueError(f'config {path}: {_text(error)}') from error
+    _refuse_unknown(set(cfg), f'config {path}')
+    change_config(cfg, options or {}, '--cfg-options')
     init_default_scope(cfg.get('default_scope', 'mmliir'))
     return cfg
 
 
-def _refuse_unknown(names: set[str], known: set[str], where: str) -> None:
+def change_config(cfg: Config, changes: dict, where: str) -> None:
+    """Change entries of a config in place.
+
+    Args:
+        cfg: The config.
+        changes: Dotted name -> value.
+        where: Where the changes come from, for errors.
+
+    Raises:
+        ValueError: A name at the top level that nothing reads, or one that leads into something that is no dict.
+    """
+    _refuse_unknown({name.split('.')[0] for name in changes}, where)
+    for name, value in changes.items():
+        try:
+            cfg.merge_from_dict({name: value})
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(f'{where}: {name}={value!r} does not fit the config: {_text(error)}') from error
+
+
+def _text(error: BaseException) -> str:
+    """What an error says, without the quotes that `str` puts around a KeyError."""
+    return str(error.args[0]) if error.args else type(error).__name__
+
+
+def _refuse_unknown(names: set[str], where: str) -> None:
+    known = _OWN_KEYS | _RUNNER_KEYS
     for name in sorted(names):
         if name not in known and not name.startswith('_'):
             near = difflib.get_close_matches(name, sorted(known), n=1)

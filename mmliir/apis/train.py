@@ -8,9 +8,9 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.registry import RUNNERS
 
-from mmliir.apis.configs import load_config
+from mmliir.apis.configs import change_config, load_config
+from mmliir.engine import CorrespondenceRunner
 from mmliir.utils.checkpoint import read_checkpoint
 from mmliir.utils.files import write_json_atomic
 
@@ -36,13 +36,33 @@ def stage_configs(cfg: Config, work_dir: Path, options: dict | None = None) -> l
             raise ValueError(f'a stage has `name` and `changes`, got {sorted(unknown)} besides')
         own = Config(cfg.to_dict())
         own.pop('stages', None)
-        own.merge_from_dict(dict(stage['changes']))
-        own.merge_from_dict({name: value for name, value in (options or {}).items() if name != 'stages'})
+        change_config(own, dict(stage['changes']), f'stage {stage["name"]!r}')
+        kept = {name: value for name, value in (options or {}).items() if not _inside_part_off(name, value, cfg, own)}
+        change_config(own, kept, '--cfg-options')
         last = number == len(stages) - 1
         own.work_dir = str(work_dir if last else work_dir / f'stage_{stage["name"]}')
         own.experiment_name = f'{work_dir.name}_{stage["name"]}'
         resolved.append((stage['name'], own))
     return resolved
+
+
+def _inside_part_off(name: str, value, cfg: Config, own: Config) -> bool:
+    """Whether an option changes `stages`, or the inside of a part that the config has and this stage switches off."""
+    keys = name.split('.')
+    for depth in range(1, len(keys) + isinstance(value, dict)):
+        whole, stage = (_entry(config, keys[:depth]) for config in (cfg, own))
+        if whole is not None and stage is None:
+            return True
+    return keys[0] == 'stages'
+
+
+def _entry(config, keys: list[str]):
+    for key in keys:
+        if isinstance(config, (list, tuple)):
+            config = config[int(key)] if key.isdigit() and int(key) < len(config) else None
+        else:
+            config = config.get(key) if hasattr(config, 'get') else None
+    return config
 
 
 def train(
@@ -81,36 +101,67 @@ def train(
     prepare_distributed(launcher)
     work_dir = Path(work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(config).stem)
     stages = stage_configs(cfg, work_dir, options)
-    if stage is not None:
-        names = [name for name, _ in stages]
-        if stage not in names:
-            raise ValueError(f'{config} has no stage {stage!r}; its stages are {", ".join(names)}')
-        stages = [entry for entry in stages if entry[0] == stage]
+    names = [name for name, _ in stages]
+    if stage is not None and stage not in names:
+        raise ValueError(f'{config} has no stage {stage!r}; its stages are {", ".join(names)}')
+    first = names.index(stage) if stage is not None else 0
+    last = first if stage is not None else len(stages) - 1
+    if isinstance(resume, str):
+        own = _stage_of_checkpoint(resume, names)
+        if stage is not None and own != stage:
+            raise ValueError(f'{resume} is a checkpoint of stage {own!r}, it cannot continue stage {stage!r}')
+        first = names.index(own)
+        stages[first][1].resume, stages[first][1].load_from = True, resume
     previous = None
-    for name, stage_cfg in stages:
-        previous = _run_stage(name, stage_cfg, previous, resume, amp, launcher, auto_scale_lr)
+    if first > 0 and not isinstance(resume, str):
+        previous = _result_of_stage(stages[first - 1][1])
+        if previous is None and not stages[first][1].get('load_from'):
+            raise ValueError(
+                f'stage {stage!r} starts from stage {names[first - 1]!r}, which is not complete in '
+                f'{stages[first - 1][1].work_dir}: run that first, or name weights by --cfg-options load_from=CKPT'
+            )
+    if resume is not True and is_main_process():
+        for _, stage_cfg in stages[first : last + 1]:  # what an earlier run left here is not this run's to continue
+            for marker in (_DONE, 'last_checkpoint'):
+                (Path(stage_cfg.work_dir) / marker).unlink(missing_ok=True)
+    for name, stage_cfg in stages[first : last + 1]:
+        previous = _run_stage(name, stage_cfg, previous, resume is True, amp, launcher, auto_scale_lr)
     return previous
 
 
-def _run_stage(name, cfg: Config, previous: Path | None, resume, amp: bool, launcher: str, auto_scale_lr: bool) -> Path:
-    """Train one stage, or return its checkpoint when it is complete and the run is resumed."""
+def _stage_of_checkpoint(path: str, names: list[str]) -> str:
+    """The stage that wrote a checkpoint."""
+    own = read_checkpoint(path).get('meta', {}).get('stage')
+    if own is None and len(names) == 1:
+        return names[0]
+    if own not in names:
+        raise ValueError(f'{path} is of stage {own!r}, the config has {", ".join(names)}: it cannot be continued here')
+    return own
+
+
+def _result_of_stage(cfg: Config) -> Path | None:
+    """The last checkpoint of a stage that is complete; None when it is not."""
     done = Path(cfg.work_dir) / _DONE
-    if resume is True and done.is_file():
-        checkpoint = Path(cfg.work_dir) / json.loads(done.read_text())['checkpoint']
-        if checkpoint.is_file() and json.loads(done.read_text())['max_iters'] == cfg.train_cfg.max_iters:
-            return checkpoint
-    if isinstance(resume, str):
-        meta = read_checkpoint(resume).get('meta', {})
-        if meta.get('stage', name) != name:
-            return Path(resume)  # an earlier stage than the checkpoint's: nothing to do
-        cfg.resume, cfg.load_from = True, resume
-    else:
-        started = (Path(cfg.work_dir) / 'last_checkpoint').is_file()
-        cfg.resume = bool(resume) and started
-        if not cfg.resume and previous is not None:
-            cfg.load_from = str(previous)
+    if not done.is_file():
+        return None
+    result = json.loads(done.read_text())
+    checkpoint = Path(cfg.work_dir) / result['checkpoint']
+    return checkpoint if checkpoint.is_file() and result['max_iters'] == cfg.train_cfg.max_iters else None
+
+
+def _run_stage(
+    name: str, cfg: Config, previous: Path | None, go_on: bool, amp: bool, launcher: str, auto_scale_lr: bool
+) -> Path:
+    """Train one stage, or return its checkpoint when it is complete and the run goes on."""
+    done = Path(cfg.work_dir) / _DONE
+    if go_on and (complete := _result_of_stage(cfg)) is not None:
+        return complete
+    if go_on and (Path(cfg.work_dir) / 'last_checkpoint').is_file():
+        cfg.resume, cfg.load_from = True, None
+    elif not cfg.get('resume') and previous is not None:
+        cfg.load_from = str(previous)
     prepare_config(cfg, amp, launcher, auto_scale_lr)
-    runner = RUNNERS.get(cfg.get('runner_type', 'CorrespondenceRunner')).from_cfg(cfg)
+    runner = CorrespondenceRunner.from_cfg(cfg)
     runner.stage = name
     runner.train()
     last = Path((Path(cfg.work_dir) / 'last_checkpoint').read_text().strip())
@@ -140,8 +191,10 @@ def prepare_config(cfg: Config, amp: bool, launcher: str, auto_scale_lr: bool) -
         cfg.train_dataloader.persistent_workers = False
     ranks = dist.get_world_size() if dist.is_initialized() else 1
     for scheduler in cfg.get('param_scheduler') or []:
-        if scheduler.get('type') == 'SampleStepLR' and scheduler.get('samples_per_step') is None:
-            scheduler.samples_per_step = cfg.train_dataloader.batch_size * ranks
+        if scheduler.get('type') == 'SampleStepLR':
+            scheduler.setdefault('by_epoch', False)
+            if scheduler.get('samples_per_step') is None:
+                scheduler.samples_per_step = cfg.train_dataloader.batch_size * ranks
 
 
 def prepare_distributed(launcher: str) -> None:

@@ -39,6 +39,8 @@ class VideoPairDataset(Dataset):
         frame_step: Native frames from one stored frame to the next.
     """
 
+    metainfo: dict = {}  # MMEngine asks for it and warns without
+
     def __init__(self, source: VideoSource | dict, pipeline: Sequence) -> None:
         self.source = DATASETS.build(source) if isinstance(source, dict) else source
         self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]

@@ -1,7 +1,8 @@
 """The training loop: iterations over an endless stream of pairs, continued exactly where it stopped."""
 
-from mmengine.registry import LOOPS
 from mmengine.runner import IterBasedTrainLoop
+
+from mmliir.registry import LOOPS
 
 
 @LOOPS.register_module()
@@ -27,6 +28,7 @@ class PairTrainLoop(IterBasedTrainLoop):
         runner.call_hook('before_train')
         runner.call_hook('before_train_epoch')
         sampler = self.dataloader.batch_sampler.sampler
+        sampler.seed = runner.seed  # a resumed run keeps the seed of its checkpoint
         sampler.resume_from(self._iter * self.dataloader.batch_sampler.batch_size)
         self.dataloader_iterator = iter(self.dataloader)
         while self._iter < self._max_iters and not self.stop_training:

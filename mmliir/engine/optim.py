@@ -66,6 +66,8 @@ class SampleStepParamScheduler(_ParamScheduler):
     ):
         if len(factors) != len(boundaries) + 1:
             raise ValueError(f'{len(boundaries)} boundaries need {len(boundaries) + 1} factors, got {len(factors)}')
+        if by_epoch:
+            raise ValueError('this schedule counts samples of iterations: set by_epoch=False')
         if list(boundaries) != sorted(boundaries):
             raise ValueError(f'boundaries must increase, got {list(boundaries)}')
         if samples_per_step is None or samples_per_step < 1:

@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import torch
 from mmengine.dist import master_only
 from mmengine.logging import HistoryBuffer
@@ -21,6 +22,9 @@ class CorrespondenceRunner(Runner):
     * resuming never executes the config inside a checkpoint;
     * weights that do not fit stop the run.
     """
+
+    #: The stage of the config that runs; kept in checkpoints, so that a checkpoint continues its own stage.
+    stage: str | None = None
 
     @property
     def bare_model(self):
@@ -56,6 +60,7 @@ class CorrespondenceRunner(Runner):
         if fn_name == 'before_save_checkpoint':
             checkpoint = kwargs['checkpoint']
             checkpoint['message_hub'] = _plain_message_hub(checkpoint['message_hub'])
+            checkpoint['meta']['stage'] = self.stage
             checkpoint[FORMAT_KEY] = FORMAT
 
     def load_checkpoint(self, filename, map_location='cpu', strict=True, revise_keys=()):
@@ -108,12 +113,23 @@ def _plain_message_hub(state: dict) -> dict:
         for name, buffer in state['log_scalars'].items()
     }
     info = {
-        name: value
+        name: float(value) if isinstance(value, float) else value  # NumPy's numbers would need unpickling
         for name, value in state['runtime_info'].items()
-        if isinstance(value, (str, int, float, bool)) and name != 'cfg'
+        if (isinstance(value, float) or type(value) in (str, int, bool)) and name != 'cfg'
     }
     resumed = {name: flag for name, flag in state['resumed_keys'].items() if name in info or name in scalars}
     return {'log_scalars': scalars, 'runtime_info': info, 'resumed_keys': resumed}
+
+
+def _plain(value):
+    """A value, or a list of values, of Python's own types (a NumPy float is a float, but no plain one); else None."""
+    if isinstance(value, (list, tuple)):
+        values = [_plain(entry) for entry in value]
+        return None if None in values else values
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value.item() if isinstance(value, np.generic) else None
 
 
 def _message_hub_state(plain: dict) -> dict:

@@ -6,10 +6,13 @@ cells of a tile, N keys that a tile can reach (over all references of one group)
 The query grid is cut into s x s tiles. One matrix product compares a tile with the (s + 2 radius)^2 keys that
 it can reach in every reference; a bias of -inf, the same for every tile, takes out what lies outside a cell's
 own window; a second product reads the values out. Blocks of a few tiles are finished one after the other, so
-neither unfolded keys nor the whole affinity ever exist, and a block stays in the cache.
+neither unfolded keys nor the whole affinity ever exist, and a block stays in the cache. On a CPU each thread
+takes whole blocks: threads that share every small operation would wait for each other thousands of times a
+frame.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -113,12 +116,13 @@ def window_topk_attend(
     if topk is None:
         query, temperature, normalise = query / temperature, 1.0, 'softmax'
     attend = _Attend(shape, temperature, topk, normalise, border, prior, max_elements)
-    if topk_scope == 'joint':
-        return attend(query, keys, values, radius)
-    singles = [
-        attend(query, keys[r : r + 1], values[r : r + 1], radius[r : r + 1]) for r in range(len(radius))
-    ]
-    return torch.stack(singles).mean(dim=0)
+    with torch.autocast(query.device.type, enabled=False):
+        if topk_scope == 'joint':
+            return attend(query, keys, values, radius)
+        singles = [
+            attend(query, keys[r : r + 1], values[r : r + 1], radius[r : r + 1]) for r in range(len(radius))
+        ]
+        return torch.stack(singles).mean(dim=0)
 
 
 @dataclass(frozen=True)
@@ -151,12 +155,15 @@ class _Attend:
         query_yxMC = torch.cat([query_yxMC, query_yxMC.new_ones((*query_yxMC.shape[:3], 1))], dim=3)
         channels = values_RKhw.shape[1]
         out_yxMK = values_RKhw.new_empty((tiles.rows, tiles.columns, tiles.side**2, channels))
-        for row in range(tiles.rows):
-            for start in range(0, tiles.columns, block):
-                stop = min(start + block, tiles.columns)
-                query_nMC = query_yxMC[row, start:stop]
-                logits = [group.logits(query_nMC, row, start, stop) for group in groups]
-                out_yxMK[row, start:stop] = self._read(logits, groups, (row, start, stop))
+
+        def attend_block(row: int, start: int) -> None:
+            stop = min(start + block, tiles.columns)
+            query_nMC = query_yxMC[row, start:stop]
+            logits = [group.logits(query_nMC, row, start, stop) for group in groups]
+            out_yxMK[row, start:stop] = self._read(logits, groups, (row, start, stop))
+
+        blocks = [(row, start) for row in range(tiles.rows) for start in range(0, tiles.columns, block)]
+        _for_each(attend_block, blocks, query_Chw.device)
         return tiles.join(out_yxMK, height, width)
 
     def _plan(self, query_Chw: Tensor, radius: Sequence) -> tuple['_Tiles', int]:
@@ -367,6 +374,31 @@ class _Windowed:
             (weights.numel() // (side * side * area), side, side, references, window, window),
             (side * side * area, side * area + halo, area + 1, halo * halo, halo, 1),
         )
+
+
+def _for_each(work: Callable[..., None], blocks: Sequence[tuple], device: torch.device) -> None:
+    """Call `work(*block)` for every block: one after the other, or on a CPU in as many threads as torch
+    uses."""
+    threads = min(torch.get_num_threads(), len(blocks)) if device.type == 'cpu' else 1
+    if threads == 1:
+        for block in blocks:
+            work(*block)
+        return
+    in_inference_mode = torch.is_inference_mode_enabled()
+
+    def run(share: Iterable[tuple]) -> None:  # grad modes belong to a thread
+        with torch.inference_mode(in_inference_mode), torch.no_grad():
+            for block in share:
+                work(*block)
+
+    before = torch.get_num_threads()
+    try:
+        # Inside a worker an operation uses one thread. The setting is the worker's own, but it is also what
+        # threads that start later begin with, therefore it is set back.
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(run, [blocks[n :: threads * 4] for n in range(threads * 4)]))
+    finally:
+        torch.set_num_threads(before)
 
 
 def _gather_read(weights_nMk: Tensor, index_nMk: Tensor, values_nKN: Tensor) -> Tensor:

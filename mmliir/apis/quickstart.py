@@ -1,0 +1,201 @@
+"""From nothing to a report: generate videos, train LIIR on their raw frames, evaluate before and after."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+
+from mmliir.apis.configs import load_config
+from mmliir.apis.evaluate import UNTRAINED, Evaluation, default_jobs, evaluate
+from mmliir.apis.train import train
+from mmliir.datasets import DavisDataset, read_label_map
+from mmliir.evaluation.report import Report, ScoreRow, ScoreTable, Verdict, write_report
+from mmliir.testing.synthetic import SceneSettings, generate_videos, write_davis_layout, write_frame_folders
+from mmliir.utils.env import environment
+from mmliir.utils.files import write_json_atomic
+from mmliir.visualization import contact_sheet, overlay_labels, write_video
+
+#: The trained encoder must beat the untrained one and raw Lab colours by this many points J&F.
+MARGIN = 10.0
+TRAIN_VIDEOS, VAL_VIDEOS = 48, 10
+FRAME_SIZE = (96, 160)
+_VAL_SEEDS = range(9000, 9000 + VAL_VIDEOS)
+_TRAIN_SEEDS = range(1, 1 + TRAIN_VIDEOS)
+_RAW_LAB = dict(type='RawColor', stride=4, data_preprocessor=dict(type='VideoPreprocessor', color_space='lab'))
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """Outcome: J&F in percent of each feature, whether the margin was reached, and the report's path."""
+
+    raw_lab: float
+    untrained: float
+    trained: float
+    passed: bool
+    report: Path
+
+
+def run_quickstart(config: str | Path, work_dir: str | Path, task: dict, seed: int = 0, options=None) -> Quickstart:
+    """Run the whole quickstart; steps that are complete in `work_dir` are not done again.
+
+    Args:
+        config: `configs/liir_r18_quickstart.py`.
+        work_dir: Data, checkpoints, predictions and `report.html` go here.
+        task: Config of the DAVIS-2017 task.
+        seed: Of the weights and of training; the videos are always the same.
+        options: Changes to the config by dotted name.
+
+    Returns:
+        The scores and the verdict.
+    """
+    work_dir, started = Path(work_dir), time.monotonic()
+    data = make_data(work_dir / 'data')
+    options = {'randomness.seed': seed, **(options or {})}
+    cfg = load_config(config, options)
+    raw_cfg = Config(dict(model=_RAW_LAB, protocol=cfg.protocol))
+    common = dict(task=task, data_root=data / 'davis', jobs=default_jobs(), seed=seed, overwrite=True)
+    _say('2/5', 'evaluating raw Lab colours and the untrained encoder')
+    raw = evaluate(raw_cfg, None, out_dir=work_dir / 'predictions' / 'raw_lab', name='raw_lab', **common)
+    before = evaluate(cfg, UNTRAINED, out_dir=work_dir / 'predictions' / 'untrained', **common)
+    _say('3/5', f'training on {TRAIN_VIDEOS} unlabelled videos')
+    run_dir = work_dir / f'train_seed{seed}'
+    checkpoint = train(config, work_dir=run_dir, options=options, resume=True, data_root=data / 'train')
+    _say('4/5', 'evaluating the trained encoder')
+    after = evaluate(cfg, checkpoint, out_dir=work_dir / 'predictions' / 'trained', **common)
+    _say('5/5', 'writing the report')
+    jf = {name: 100 * run.scores.jf_mean for name, run in (('raw', raw), ('before', before), ('after', after))}
+    margin = jf['after'] - max(jf['raw'], jf['before'])
+    passed = margin >= MARGIN
+    report = _write(work_dir, data, cfg, raw, before, after, margin, passed, run_dir, seed, started)
+    result = Quickstart(jf['raw'], jf['before'], jf['after'], passed, report)
+    write_json_atomic(
+        work_dir / 'quickstart.json',
+        {'raw_lab': jf['raw'], 'untrained': jf['before'], 'trained': jf['after'], 'margin': margin, 'seed': seed},
+    )
+    return result
+
+
+def make_data(root: Path) -> Path:
+    """Generate the training videos and the benchmark, once."""
+    done = root / 'done.json'
+    key = {'train': TRAIN_VIDEOS, 'val': VAL_VIDEOS, 'size': list(FRAME_SIZE), 'version': 1}
+    if done.is_file() and json.loads(done.read_text()) == key:
+        return root
+    _say('1/5', f'generating {TRAIN_VIDEOS} training videos and {VAL_VIDEOS} with ground truth')
+    write_frame_folders(root / 'train', generate_videos(_TRAIN_SEEDS, 25, FRAME_SIZE, SceneSettings(late_object=True)))
+    write_davis_layout(root / 'davis', generate_videos(_VAL_SEEDS, 25, FRAME_SIZE, SceneSettings(late_object=True)))
+    write_json_atomic(done, key)
+    return root
+
+
+def _say(step: str, text: str) -> None:
+    print(f'[{step}] {text}', file=sys.stderr, flush=True)
+
+
+def _write(work_dir, data, cfg, raw, before, after, margin, passed, run_dir, seed, started) -> Path:
+    """Assemble `report.html`."""
+    runs = {'raw Lab colours': raw, 'untrained encoder': before, 'trained encoder': after}
+    dataset = DavisDataset(str(data / 'davis'))
+    sequences = after.scores.sequences
+    gains = sorted(range(len(sequences)), key=lambda i: before.scores.sequences[i].jf_mean - sequences[i].jf_mean)
+    shown = [sequences[i].name for i in (gains[0], gains[len(gains) // 2], gains[-1])]
+    pictures = [(f'{name}: truth and predictions', _sheet(dataset, name, runs)) for name in shown]
+    videos = [(f'{shown[0]}: trained encoder', _video(dataset, shown[0], after, work_dir))]
+    minutes = (time.monotonic() - started) / 60
+    report = Report(
+        title='LIIR quickstart',
+        subtitle=(
+            f'{TRAIN_VIDEOS} unlabelled generated videos to train on, {len(sequences)} with exact ground truth to test on; '
+            f'label propagation under the `{after.card.protocol}` protocol; seed {seed}; {minutes:.1f} minutes in all.'
+        ),
+        summary_rows=[
+            ScoreRow(
+                name,
+                {'J&F': run.scores.jf_mean, 'J': run.scores.j.mean, 'F': run.scores.f.mean},
+                highlight=name == 'trained encoder',
+            )
+            for name, run in runs.items()
+        ],
+        verdict=Verdict(
+            passed,
+            f'The trained encoder is {margin:+.1f} points J&F against the better of the two others '
+            f'(required: {MARGIN:+.0f}).',
+        ),
+        loss_curves=read_loss_curves(run_dir),
+        tables=[
+            ScoreTable(
+                'Sequences',
+                ('sequence', 'J&F raw Lab', 'J&F untrained', 'J&F trained', 'J trained', 'F trained'),
+                tuple(
+                    (s.name, r.jf_mean, b.jf_mean, s.jf_mean, s.j.mean, s.f.mean)
+                    for r, b, s in zip(raw.scores.sequences, before.scores.sequences, sequences, strict=True)
+                ),
+            )
+        ],
+        pictures=pictures,
+        videos=videos,
+        card=after.card.to_dict(),
+        commands=[
+            'make quickstart',
+            f'python tools/train.py configs/liir_r18_quickstart.py --data-root {_shown(data / "train")} --seed {seed}',
+            f'python tools/test.py configs/liir_r18_quickstart.py CHECKPOINT --task davis2017 --data-root '
+            f'{_shown(data / "davis")}',
+        ],
+        notes=[
+            'Generated videos say that the machinery works and learns; they say nothing about natural video. '
+            'Scores on real sequences stand in docs/benchmarks.md.'
+        ],
+        environment=environment(),
+    )
+    return write_report(work_dir / 'report.html', report).path
+
+
+def _shown(path: Path) -> str:
+    """A path as it may be shown to others: relative to here where it lies below."""
+    resolved, here = path.resolve(), Path.cwd()
+    return str(resolved.relative_to(here)) if resolved.is_relative_to(here) else path.name
+
+
+def _sheet(dataset: DavisDataset, name: str, runs: dict[str, Evaluation], columns: int = 5) -> np.ndarray:
+    """Truth and predictions of a sequence at a few frames."""
+    sample = dataset.sample(name)
+    numbers = np.linspace(0, len(sample.frames) - 1, columns).round().astype(int)
+    truth = dataset.annotation_paths(name)
+    rows = [[overlay_labels(sample.frames[n], read_label_map(truth[n]).ids) for n in numbers]]
+    for run in runs.values():
+        masks = [read_label_map(run.out_dir / name / f'{sample.frame_names[n]}.png').ids for n in numbers]
+        rows.append([overlay_labels(sample.frames[n], mask) for n, mask in zip(numbers, masks, strict=True)])
+    return contact_sheet(rows, ['truth', *runs], [f'frame {n}' for n in numbers])
+
+
+def _video(dataset: DavisDataset, name: str, run: Evaluation, work_dir: Path) -> Path:
+    """Overlays of a whole sequence as a playable video, enlarged to be seen."""
+    sample = dataset.sample(name)
+    frames = (
+        overlay_labels(sample.frames[n], read_label_map(run.out_dir / name / f'{stem}.png').ids).repeat(3, 0).repeat(3, 1)
+        for n, stem in enumerate(sample.frame_names)
+    )
+    return write_video(work_dir / 'videos' / f'{name}.mp4', frames, fps=8)
+
+
+def read_loss_curves(run_dir: Path, names: Sequence[str] = ('loss_reconstruction', 'loss_compact', 'negative_mass')):
+    """Logged values of every stage of a run: name -> [(step, value)], stages one after the other."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    offset = 0
+    for stage_dir in [*sorted(run_dir.glob('stage_*')), run_dir]:
+        points = {}
+        for path in sorted(stage_dir.glob('*/vis_data/scalars.json')):
+            for line in path.read_text().splitlines():
+                entry = json.loads(line)
+                points[entry.get('step', entry.get('iter', 0))] = entry
+        for step, entry in sorted(points.items()):
+            for name in names:
+                if name in entry:
+                    curves.setdefault(name, []).append((offset + step, entry[name]))
+        offset += max(points, default=0)
+    return curves

@@ -1,0 +1,49 @@
+"""A benchmark as the evaluation uses it: sequences to propagate through, and a metric over the files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmliir.registry import DATASETS, METRICS
+from mmliir.structures import VideoSample
+
+
+@dataclass(frozen=True)
+class Task:
+    """A benchmark.
+
+    Attributes:
+        name: As on the command line, 'davis2017'.
+        dataset: Its sequences as `VideoSample`s.
+        metric: Scores a folder of predictions: `.score(pred_dir, backend, jobs, progress)`.
+    """
+
+    name: str
+    dataset: Sequence[VideoSample]
+    metric: object
+
+
+def build_task(task: dict, data_root: str | Path | None = None, sequences: Sequence[str] | None = None) -> Task:
+    """Build a task from its config.
+
+    Args:
+        task: `dict(name, dataset, metric)`; see `configs/_base_/tasks`.
+        data_root: Replaces the data root of both.
+        sequences: Only these; None for all.
+
+    Raises:
+        ValueError: An entry is missing or unknown.
+        FileNotFoundError: The data are not there.
+    """
+    if set(task) != {'name', 'dataset', 'metric'}:
+        raise ValueError(f'a task has `name`, `dataset` and `metric`, got {sorted(task)}')
+    changes = {}
+    if data_root is not None:
+        changes['data_root'] = str(data_root)
+    if sequences is not None:
+        changes['sequences'] = list(sequences)
+    return Task(
+        task['name'],
+        DATASETS.build({**task['dataset'], **changes}),
+        METRICS.build({**task['metric'], **changes}),
+    )

@@ -1,0 +1,86 @@
+#!/usr/bin/env python
+"""Propagate a benchmark's first labels with a feature, write indexed PNGs, score them.
+
+examples:
+  python tools/test.py configs/liir_r18_ytvos.py CKPT --task davis2017 --data-root data/davis
+  python tools/test.py configs/liir_r18_ytvos.py CKPT --task davis2016 --protocol crw --out work_dirs/crw
+  python tools/test.py configs/frozen/raw_lab.py --task davis2016 --data-root data/davis2016
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+from mmliir.apis.evaluate import UNTRAINED, default_jobs, evaluate
+from mmliir.cli import print_scores, progress_bar
+from mmliir.propagation import PRESETS
+from mmliir.utils.console import run_command
+
+TASKS = Path(__file__).resolve().parents[1] / 'configs' / '_base_' / 'tasks'
+
+
+def parse_args() -> argparse.Namespace:
+    tasks = sorted(path.stem for path in TASKS.glob('*.py'))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        'checkpoint', nargs='?', help=f'weights; {UNTRAINED!r} for random ones; nothing for features without weights'
+    )
+    parser.add_argument('--task', required=True, choices=tasks, help='benchmark')
+    parser.add_argument('--protocol', choices=sorted(PRESETS), help="propagation protocol (default: the config's)")
+    parser.add_argument('--data-root', metavar='DIR', help="data of the benchmark (default: the task's)")
+    parser.add_argument('--out', metavar='DIR', help='predictions and scores (default: under work_dirs)')
+    parser.add_argument('--sequences', metavar='A,B', help='only these sequences')
+    parser.add_argument('--overwrite', action='store_true', help="replace another run's predictions in --out")
+    parser.add_argument('--amp', action='store_true', help='encode in bfloat16')
+    parser.add_argument('--seed', type=int, default=0, help=f'of {UNTRAINED} weights (default: 0)')
+    parser.add_argument('--backend', choices=('mmliir', 'official'), default='mmliir', help='metric code')
+    parser.add_argument('--jobs', type=int, default=default_jobs(), metavar='N', help='threads of the metric')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
+    parser.add_argument('--launcher', choices=('none',), default='none', help=argparse.SUPPRESS)
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+
+    def run() -> None:
+        task = Config.fromfile(str(TASKS / f'{args.task}.py')).task.to_dict()
+        with progress_bar('scoring') as progress:
+            result = evaluate(
+                args.config,
+                args.checkpoint,
+                task,
+                protocol=args.protocol,
+                data_root=args.data_root,
+                out_dir=args.out or default_out_dir(args),
+                sequences=args.sequences.split(',') if args.sequences else None,
+                amp=args.amp,
+                overwrite=args.overwrite,
+                backend=args.backend,
+                jobs=args.jobs,
+                seed=args.seed,
+                options=args.cfg_options,
+                progress=progress,
+            )
+        print_scores(result.scores)
+        print(f'predictions and scores.json: {result.out_dir}')
+
+    return run_command('test.py', run)
+
+
+def default_out_dir(args: argparse.Namespace) -> Path:
+    """`work_dirs/<config>/<task>_<protocol>_<checkpoint>`: two checkpoints never share a folder."""
+    weights = Path(args.checkpoint).stem if args.checkpoint else 'frozen'
+    if args.checkpoint == UNTRAINED:
+        weights = f'{UNTRAINED}{args.seed}'
+    return Path('work_dirs') / Path(args.config).stem / f'{args.task}_{args.protocol or "default"}_{weights}'
+
+
+if __name__ == '__main__':
+    sys.exit(main())
