@@ -167,3 +167,28 @@ def test_a_wrong_prior_is_named():
         MixturePrior(num_mixtures=0)
     with pytest.raises(ValueError, match='threshold'):
         MixturePrior(threshold=2.0)
+
+
+def test_threads_change_nothing_and_are_left_as_they_were():
+    inputs = _inputs(30, 30, dtype=torch.float32)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = window_topk_attend(*inputs, [3, 3], max_elements=3000)
+        torch.set_num_threads(3)
+        together = window_topk_attend(*inputs, [3, 3], max_elements=3000)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(together, alone)
+
+
+def test_works_in_inference_mode_and_under_autocast():
+    inputs = _inputs(30, 30, dtype=torch.float32)
+    plain = window_topk_attend(*inputs, [3, 3], max_elements=3000)
+    with torch.inference_mode():
+        own = [x * 1 for x in inputs]
+        torch.testing.assert_close(window_topk_attend(*own, [3, 3], max_elements=3000), plain)
+    torch.testing.assert_close(window_topk_attend(*own, [3, 3], max_elements=3000), plain)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        torch.testing.assert_close(window_topk_attend(*inputs, [3, 3], max_elements=3000), plain)
