@@ -44,15 +44,20 @@ class CorrespondenceRunner(Runner):
         backend_args=None,
     ):
         """Write `out_dir/filename` atomically; arguments as in MMEngine."""
-        path = os.path.join(out_dir, filename)
         os.makedirs(out_dir, exist_ok=True)
-        partial = f'{filename}.partial'
-        super().save_checkpoint(
-            out_dir, partial, file_client_args, save_optimizer, save_param_scheduler, meta, by_epoch, backend_args
-        )
-        with open(os.path.join(out_dir, partial), 'rb') as file:
-            os.fsync(file.fileno())
-        os.replace(os.path.join(out_dir, partial), path)
+        name = f'{filename}.partial'
+        partial = os.path.join(out_dir, name)
+        try:
+            super().save_checkpoint(
+                out_dir, name, file_client_args, save_optimizer, save_param_scheduler, meta, by_epoch, backend_args
+            )
+            with open(partial, 'rb') as file:
+                os.fsync(file.fileno())
+            os.replace(partial, os.path.join(out_dir, filename))
+        except BaseException:  # a full disk, an interruption: no half file stays behind
+            if os.path.exists(partial):
+                os.remove(partial)
+            raise
 
     def call_hook(self, fn_name, **kwargs):
         """As in MMEngine; before a checkpoint is saved, what is not plain data is turned into plain data."""

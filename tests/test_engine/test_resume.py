@@ -1,0 +1,241 @@
+"""Interrupted training: what is saved, and that a resumed run is the uninterrupted one, to the bit."""
+
+import shutil
+from pathlib import Path
+
+import mmengine.runner.runner as engine_runner
+import pytest
+import torch
+from mmengine.hooks import Hook
+from train_cases import LIIR_CONFIG, ONE_STAGE, TINY, write_training_videos
+
+from mmliir.apis.train import train
+from mmliir.datasets import VideoPairDataset
+from mmliir.registry import HOOKS
+from mmliir.utils.checkpoint import read_checkpoint
+
+STOP_HOOK = dict(type='_PowerCut', step=3)
+
+
+class PowerCutError(Exception):
+    pass
+
+
+@HOOKS.register_module(name='_PowerCut', force=True)
+class PowerCut(Hook):
+    """The machine stops in the middle of a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == self.step:
+            raise PowerCutError
+
+
+@pytest.fixture(scope='module')
+def videos(tmp_path_factory):
+    return write_training_videos(tmp_path_factory.mktemp('videos'))
+
+
+@pytest.fixture(scope='module')
+def whole_run(videos, tmp_path_factory):
+    """Five steps without a break: (checkpoint, indices of the pairs read)."""
+    read = []
+    with pytest.MonkeyPatch.context() as patch:
+        _record_reads(patch, read)
+        path = train(
+            LIIR_CONFIG,
+            tmp_path_factory.mktemp('whole'),
+            {**ONE_STAGE, 'randomness.seed': 3},
+            data_root=videos,
+        )
+    return path, read
+
+
+def _record_reads(patch, read):
+    original = VideoPairDataset.__getitem__
+    patch.setattr(
+        VideoPairDataset, '__getitem__', lambda self, index: (read.append(index), original(self, index))[1]
+    )
+
+
+def assert_same(ours, theirs, where=''):
+    """Equal to the bit, at any depth."""
+    assert type(ours) is type(theirs), where
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key in ours:
+            assert_same(ours[key], theirs[key], f'{where}/{key}')
+    elif isinstance(ours, (list, tuple)):
+        assert len(ours) == len(theirs), where
+        for index, pair in enumerate(zip(ours, theirs, strict=True)):
+            assert_same(*pair, f'{where}/{index}')
+    elif isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs), where
+    else:
+        assert ours == theirs, where
+
+
+def cut_run(videos, work_dir, **options):
+    with pytest.raises(PowerCutError):
+        hooks = [dict(type='StepSeedHook'), dict(type='MemoryBankHook'), STOP_HOOK]
+        train(LIIR_CONFIG, work_dir, {**ONE_STAGE, 'custom_hooks': hooks, **options}, data_root=videos)
+
+
+def test_a_cut_and_resumed_run_ends_as_the_uninterrupted_one_to_the_bit(
+    videos, whole_run, tmp_path, monkeypatch
+):
+    whole_path, whole_reads = whole_run
+    cut_run(videos, tmp_path / 'cut', **{'randomness.seed': 3})
+    assert (tmp_path / 'cut' / 'last_checkpoint').read_text().endswith('iter_2.pth')
+    reads = []
+    _record_reads(monkeypatch, reads)
+    # no seed here: the run keeps that of its checkpoint
+    path = train(LIIR_CONFIG, tmp_path / 'cut', ONE_STAGE, resume=True, data_root=videos)
+    ours, theirs = read_checkpoint(path), read_checkpoint(whole_path)
+    assert ours['meta']['iter'] == theirs['meta']['iter'] == 5
+    assert ours['meta']['seed'] == 3
+    assert 'inter.momentum_encoder.encoder.backbone.conv1.weight' in ours['state_dict']
+    assert ours['feature_bank']['filled'] == 5 and ours['feature_bank']['next_slot'] == 0
+    for part in ('state_dict', 'feature_bank', 'optimizer', 'param_schedulers'):
+        assert_same(ours[part], theirs[part], part)
+    # the pairs that were seen before the checkpoint are not decoded again
+    assert len(whole_reads) == 10 and reads == whole_reads[4:]
+
+
+def test_logged_losses_continue_in_the_resumed_run(videos, whole_run, tmp_path):
+    cut_run(videos, tmp_path / 'logs', **{'randomness.seed': 3})
+    path = train(LIIR_CONFIG, tmp_path / 'logs', ONE_STAGE, resume=True, data_root=videos)
+    ours, theirs = (read_checkpoint(p)['message_hub']['log_scalars'] for p in (path, whole_run[0]))
+    for name in ('train/loss', 'train/loss_reconstruction', 'train/loss_compact', 'train/negative_mass'):
+        assert torch.equal(ours[name]['values'], theirs[name]['values']), name
+        assert len(ours[name]['values']) == 5
+
+
+def test_another_seed_gives_another_run(videos, whole_run, tmp_path):
+    path = train(LIIR_CONFIG, tmp_path / 'other_seed', {**ONE_STAGE, 'randomness.seed': 4}, data_root=videos)
+    name = 'encoder.backbone.conv1.weight'
+    assert not torch.equal(
+        read_checkpoint(path)['state_dict'][name], read_checkpoint(whole_run[0])['state_dict'][name]
+    )
+
+
+def test_a_checkpoint_holds_plain_data_and_resumes_after_a_move(videos, whole_run, tmp_path):
+    checkpoint = torch.load(whole_run[0], weights_only=True)
+    assert checkpoint['mmliir_format'] == 1 and checkpoint['meta']['stage'] == 'train'
+    moved = tmp_path / 'moved.pth'
+    shutil.copy(whole_run[0], moved)
+    options = {**ONE_STAGE, 'train_cfg.max_iters': 6}
+    path = train(LIIR_CONFIG, tmp_path / 'longer', options, resume=str(moved), data_root=videos)
+    assert read_checkpoint(path)['meta']['iter'] == 6
+
+
+def test_the_config_inside_a_checkpoint_is_never_executed(videos, whole_run, tmp_path):
+    checkpoint = torch.load(whole_run[0], weights_only=True)
+    marker = tmp_path / 'executed'
+    checkpoint['meta']['cfg'] = f"open({str(marker)!r}, 'w').close()\nmodel = dict(type='LIIR')\n"
+    torch.save(checkpoint, tmp_path / 'evil.pth')
+    options = {**ONE_STAGE, 'train_cfg.max_iters': 6}
+    train(LIIR_CONFIG, tmp_path / 'evil', options, resume=str(tmp_path / 'evil.pth'), data_root=videos)
+    assert not marker.exists()
+
+
+def test_a_failing_save_keeps_the_old_checkpoint_and_leaves_no_partial_file(
+    videos, whole_run, tmp_path, monkeypatch
+):
+    assert not list(whole_run[0].parent.rglob('*.partial'))
+    original = engine_runner.save_checkpoint
+    saves = []
+
+    def disk_full(checkpoint, path, **kwargs):
+        saves.append(path)
+        if len(saves) == 2:
+            Path(path).write_bytes(b'PK\x03\x04 half of a checkpoint')
+            raise OSError('No space left on device')
+        original(checkpoint, path, **kwargs)
+
+    monkeypatch.setattr(engine_runner, 'save_checkpoint', disk_full)
+    same_name = {'default_hooks.checkpoint.filename_tmpl': 'newest.pth'}
+    with pytest.raises(OSError, match='No space left'):
+        train(LIIR_CONFIG, tmp_path / 'full', {**ONE_STAGE, **same_name}, data_root=videos)
+    assert all(not str(path).endswith('newest.pth') for path in saves)  # never written in place
+    assert read_checkpoint(tmp_path / 'full' / 'newest.pth')['meta']['iter'] == 2
+    assert not list((tmp_path / 'full').rglob('*.partial'))
+
+
+def test_weights_without_training_state_are_no_run_to_resume(videos, whole_run, tmp_path):
+    weights = tmp_path / 'weights.pth'
+    torch.save(
+        {'state_dict': read_checkpoint(whole_run[0])['state_dict'], 'meta': {'stage': 'train'}}, weights
+    )
+    with pytest.raises(ValueError, match='load_from'):
+        train(LIIR_CONFIG, tmp_path / 'foreign', ONE_STAGE, resume=str(weights), data_root=videos)
+
+
+# --- stages ---
+
+
+@pytest.fixture(scope='module')
+def two_stages(videos, tmp_path_factory):
+    work_dir = tmp_path_factory.mktemp('two_stages')
+    return train(LIIR_CONFIG, work_dir, {**TINY, 'train_cfg.max_iters': 2}, data_root=videos)
+
+
+def test_stage_one_has_no_bank_and_stage_two_starts_from_its_weights(videos, two_stages, tmp_path):
+    first = read_checkpoint(two_stages.parent / 'stage_intra' / 'iter_2.pth')
+    second = read_checkpoint(two_stages)
+    assert first['meta']['stage'] == 'intra' and second['meta']['stage'] == 'inter'
+    assert 'feature_bank' not in first and second['feature_bank']['filled'] == 4
+    assert not any(name.startswith('inter.') for name in first['state_dict'])
+    # two steps of Adam at 1e-4 do not lead far away from where stage 1 ended; scratch does not lead there
+    name = 'encoder.backbone.layer4.1.conv1.weight'
+    for prefix in ('', 'inter.momentum_encoder.'):
+        moved = (second['state_dict'][prefix + name] - first['state_dict'][name]).abs().max()
+        assert moved <= 2.1e-4
+
+
+def test_resuming_a_complete_run_trains_nothing(videos, two_stages, monkeypatch):
+    monkeypatch.setattr('mmliir.apis.train.CorrespondenceRunner.from_cfg', None)
+    options = {**TINY, 'train_cfg.max_iters': 2}
+    assert train(LIIR_CONFIG, two_stages.parent, options, resume=True, data_root=videos) == two_stages
+
+
+def test_resuming_a_checkpoint_of_stage_one_goes_on_to_stage_two(videos, two_stages, tmp_path):
+    first = str(two_stages.parent / 'stage_intra' / 'iter_2.pth')
+    options = {**TINY, 'train_cfg.max_iters': 3}
+    path = train(LIIR_CONFIG, tmp_path / 'on', options, resume=first, data_root=videos)
+    assert path == tmp_path / 'on' / 'iter_3.pth'
+    assert read_checkpoint(path)['meta']['stage'] == 'inter'
+    assert read_checkpoint(tmp_path / 'on' / 'stage_intra' / 'iter_3.pth')['meta']['iter'] == 3
+
+
+def test_resuming_a_checkpoint_of_stage_two_skips_stage_one(videos, two_stages, tmp_path):
+    options = {**TINY, 'train_cfg.max_iters': 3}
+    path = train(LIIR_CONFIG, tmp_path / 'second', options, resume=str(two_stages), data_root=videos)
+    assert read_checkpoint(path)['meta']['iter'] == 3
+    assert not (tmp_path / 'second' / 'stage_intra').exists()
+
+
+def test_stage_two_alone_starts_from_stage_one_or_says_what_is_missing(videos, two_stages, tmp_path):
+    options = {**TINY, 'train_cfg.max_iters': 2}
+    with pytest.raises(ValueError, match=r"stage 'inter' starts from stage 'intra', which is not complete"):
+        train(LIIR_CONFIG, tmp_path / 'alone', options, stage='inter', data_root=videos)
+    shutil.copytree(two_stages.parent / 'stage_intra', tmp_path / 'again' / 'stage_intra')
+    path = train(LIIR_CONFIG, tmp_path / 'again', options, stage='inter', data_root=videos)
+    assert_same(read_checkpoint(path)['state_dict'], read_checkpoint(two_stages)['state_dict'])
+
+
+def test_unknown_stage_is_named_with_those_there(videos, tmp_path):
+    with pytest.raises(ValueError, match="no stage 'semantic'; its stages are intra, inter"):
+        train(LIIR_CONFIG, tmp_path, TINY, stage='semantic', data_root=videos)
+
+
+def test_a_new_run_does_not_take_an_earlier_runs_end_for_its_own(videos, whole_run, tmp_path):
+    shutil.copytree(whole_run[0].parent, tmp_path / 'used')
+    cut = {**ONE_STAGE, 'custom_hooks': [dict(type='_PowerCut', step=1)]}
+    with pytest.raises(PowerCutError):
+        train(LIIR_CONFIG, tmp_path / 'used', {**cut, 'randomness.seed': 8}, data_root=videos)
+    options = {**ONE_STAGE, 'randomness.seed': 8}
+    path = train(LIIR_CONFIG, tmp_path / 'used', options, resume=True, data_root=videos)
+    assert read_checkpoint(path)['meta']['seed'] == 8
