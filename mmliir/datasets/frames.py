@@ -377,9 +377,15 @@ class VideoFile:
             raise self._broken('the file opens, but has no video stream')
         return container.streams.video[0]
 
+    def _decoding_stream(self, container):
+        stream = self._video_stream(container)
+        # No threads: a forked worker that frees a decoder waits for ever for threads that it does not have.
+        stream.codec_context.thread_count = 1
+        return stream
+
     def _decode(self, container) -> Iterator:
         """Yield the pictures from the current position on; damage raises."""
-        stream = self._video_stream(container)
+        stream = self._decoding_stream(container)
         try:
             for packet in container.demux(stream):
                 for picture in packet.decode():
@@ -425,7 +431,7 @@ class VideoFile:
         self._last_index, self._last_picture = expected, picture
 
     def _to_rgb(self, picture, index: int) -> np.ndarray:
-        frame = picture.to_ndarray(format='rgb24')
+        frame = picture.to_ndarray(format='rgb24', **_one_thread(self._av))
         turns = round((picture.rotation or 0) / 90) % 4
         if turns:
             frame = np.ascontiguousarray(np.rot90(frame, turns))
@@ -482,6 +488,11 @@ def _checked_index(index: int, length: int, where: object) -> int:
 
 def _numbered_names(count: int) -> tuple[str, ...]:
     return tuple(f'{number:05d}' for number in range(count))
+
+
+def _one_thread(av) -> dict[str, int]:
+    """Argument that keeps colour conversion in this thread (see `_decoding_stream`); older PyAV has no other way."""
+    return {'threads': 1} if 'threads' in (av.video.reformatter.VideoReformatter.reformat.__doc__ or '') else {}
 
 
 def _import_av():

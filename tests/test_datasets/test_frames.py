@@ -1,3 +1,4 @@
+import gc
 import pickle
 from fractions import Fraction
 from multiprocessing import get_context
@@ -239,9 +240,29 @@ def test_an_open_video_works_in_workers(clip, method):
     video = VideoFile(clip)
     assert number_of(video[20]) == 20  # the decoder is open here
     with get_context(method).Pool(1) as pool:
-        assert pool.starmap(_read_number, [(video, i) for i in (21, 3, 39)]) == [21, 3, 39]
+        assert pool.starmap_async(_read_number, [(video, i) for i in (21, 3, 39)]).get(120) == [21, 3, 39]
     assert number_of(video[21]) == 21
     assert number_of(pickle.loads(pickle.dumps(video))[7]) == 7
+
+
+def _read_inherited(video, queue):
+    gc.collect()  # frees decoders that the parent left
+    queue.put([number_of(video[i]) for i in (21, 3, 39)])
+
+
+def test_a_forked_worker_may_read_and_free_what_it_inherits(clip):
+    video, other = VideoFile(clip), VideoFile(clip)
+    assert number_of(video[20]) == 20 and number_of(other[2]) == 2
+    other.itself = other  # garbage that only the collector finds
+    del other
+    context = get_context('fork')
+    queue = context.Queue()
+    worker = context.Process(target=_read_inherited, args=(video, queue))
+    worker.start()
+    assert queue.get(timeout=60) == [21, 3, 39]
+    worker.join(60)
+    assert worker.exitcode == 0
+    assert number_of(video[21]) == 21, 'the worker moved the decoder of its parent'
 
 
 def test_open_frames_chooses(tmp_path, clip):
