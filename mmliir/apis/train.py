@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
 
 from mmliir.apis.configs import change_config, load_config
 from mmliir.engine import CorrespondenceRunner
@@ -149,6 +149,20 @@ def _result_of_stage(cfg: Config) -> Path | None:
     return checkpoint if checkpoint.is_file() and result['max_iters'] == cfg.train_cfg.max_iters else None
 
 
+def _latest_checkpoint(work_dir: Path) -> Path | None:
+    """Where a run stopped: what `last_checkpoint` names, in this folder (it may have moved); None: nothing is there.
+
+    A kill may leave that file empty, or naming a checkpoint that has made room for the next: then the newest counts.
+    """
+    pointer = work_dir / 'last_checkpoint'
+    if not pointer.is_file():
+        return None
+    named = work_dir / Path(pointer.read_text().strip()).name
+    if named.is_file():
+        return named
+    return max(work_dir.glob('*.pth'), key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
 def _run_stage(
     name: str, cfg: Config, previous: Path | None, go_on: bool, amp: bool, launcher: str, auto_scale_lr: bool
 ) -> Path:
@@ -156,16 +170,16 @@ def _run_stage(
     done = Path(cfg.work_dir) / _DONE
     if go_on and (complete := _result_of_stage(cfg)) is not None:
         return complete
-    if go_on and (Path(cfg.work_dir) / 'last_checkpoint').is_file():
-        cfg.resume, cfg.load_from = True, None
+    if go_on and (latest := _latest_checkpoint(Path(cfg.work_dir))) is not None:
+        cfg.resume, cfg.load_from = True, str(latest)
     elif not cfg.get('resume') and previous is not None:
         cfg.load_from = str(previous)
     prepare_config(cfg, amp, launcher, auto_scale_lr)
     runner = CorrespondenceRunner.from_cfg(cfg)
     runner.stage = name
     runner.train()
-    last = Path((Path(cfg.work_dir) / 'last_checkpoint').read_text().strip())
-    checkpoint = Path(cfg.work_dir) / last.name
+    barrier()  # the first rank writes the checkpoint; the others must not look before it is there
+    checkpoint = _latest_checkpoint(Path(cfg.work_dir))
     if is_main_process():
         write_json_atomic(done, {'checkpoint': checkpoint.name, 'max_iters': cfg.train_cfg.max_iters})
     return checkpoint

@@ -173,6 +173,17 @@ def test_weights_without_training_state_are_no_run_to_resume(videos, whole_run, 
         train(LIIR_CONFIG, tmp_path / 'foreign', ONE_STAGE, resume=str(weights), data_root=videos)
 
 
+@pytest.mark.parametrize('pointer', ['', '/elsewhere/cut/iter_2.pth', '/elsewhere/cut/iter_999.pth'])
+def test_resume_finds_the_newest_checkpoint_when_its_pointer_is_damaged_or_moved(
+    videos, whole_run, tmp_path, pointer, request
+):
+    work_dir = tmp_path / f'cut_{request.node.callspec.indices["pointer"]}'
+    cut_run(videos, work_dir, **{'randomness.seed': 3})
+    (work_dir / 'last_checkpoint').write_text(pointer)
+    path = train(LIIR_CONFIG, work_dir, ONE_STAGE, resume=True, data_root=videos)
+    assert_same(read_checkpoint(path)['state_dict'], read_checkpoint(whole_run[0])['state_dict'])
+
+
 # --- stages ---
 
 

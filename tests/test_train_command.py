@@ -1,0 +1,254 @@
+"""`tools/train.py` as a user types it."""
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from train_cases import (
+    LIIR_CONFIG,
+    ONE_STAGE,
+    ROOT,
+    TINY,
+    as_arguments,
+    environment,
+    run_train,
+    write_training_videos,
+)
+
+from mmliir.apis.train import train
+from mmliir.testing.synthetic import generate_videos
+from mmliir.utils.checkpoint import read_checkpoint
+
+
+@pytest.fixture(scope='module')
+def videos(tmp_path_factory):
+    return write_training_videos(tmp_path_factory.mktemp('videos'))
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Runs the script in this process: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('MMLIIR_TRACEBACK', raising=False)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['tools/train.py', *arguments])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(ROOT / 'tools' / 'train.py'), run_name='__main__')
+        out, err = capsys.readouterr()
+        return caught.value.code, out, err
+
+    return run
+
+
+def error_line(result) -> str:
+    """The error of a command that ended as it should: exit code 2, one line, no traceback."""
+    code, _, err = result
+    assert code == 2, err
+    assert 'Traceback' not in err
+    lines = [line for line in err.splitlines() if line.startswith('train.py: error: ')]
+    assert len(lines) == 1 and err.rstrip().endswith(lines[0])
+    return lines[0]
+
+
+def test_both_stages_train_on_frame_folders_and_resume_continues(videos, tmp_path):
+    work_dir = tmp_path / 'run'
+    arguments = [LIIR_CONFIG, '--data-root', videos, '--work-dir', str(work_dir), '--cfg-options']
+    done = run_train(*arguments, *as_arguments({**TINY, 'train_cfg.max_iters': 2}))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == f'last checkpoint: {work_dir / "iter_2.pth"}'
+    assert (work_dir / 'last_checkpoint').is_file() and (
+        work_dir / 'stage_intra' / 'last_checkpoint'
+    ).is_file()
+    assert read_checkpoint(work_dir / 'iter_2.pth')['meta']['stage'] == 'inter'
+
+
+def test_resume_continues_both_stages(videos, tmp_path, command):
+    arguments = [LIIR_CONFIG, '--data-root', videos, '--work-dir', str(tmp_path / 'resumed')]
+    assert command(*arguments, '--cfg-options', *as_arguments({**TINY, 'train_cfg.max_iters': 2}))[0] == 0
+    options = as_arguments({**TINY, 'train_cfg.max_iters': 3})
+    code, out, err = command(*arguments, '--resume', '--cfg-options', *options)
+    assert code == 0, err
+    assert out.splitlines()[-1] == f'last checkpoint: {tmp_path / "resumed" / "iter_3.pth"}'
+    for folder in (tmp_path / 'resumed' / 'stage_intra', tmp_path / 'resumed'):
+        assert read_checkpoint(folder / 'iter_3.pth')['meta']['iter'] == 3
+        assert sorted(path.name for path in folder.glob('*.pth')) == ['iter_2.pth', 'iter_3.pth']
+
+
+def test_it_trains_on_video_files(tmp_path, command):
+    pytest.importorskip('av')
+    from mmliir.visualization import write_video
+
+    (tmp_path / 'clips').mkdir()
+    for video in generate_videos(range(3), num_frames=10, size=(32, 48)):
+        write_video(tmp_path / 'clips' / f'{video.name}.mp4', video.frames)
+    options = as_arguments({**ONE_STAGE, 'train_cfg.max_iters': 2})
+    code, out, err = command(
+        LIIR_CONFIG,
+        '--data-root',
+        str(tmp_path / 'clips'),
+        '--work-dir',
+        str(tmp_path / 'files'),
+        '--cfg-options',
+        *options,
+    )
+    assert code == 0, err
+    checkpoint = read_checkpoint(tmp_path / 'files' / 'iter_2.pth')
+    assert checkpoint['feature_bank']['filled'] == 4
+
+
+def test_amp_trains_with_finite_weights(videos, tmp_path, command):
+    options = as_arguments({**ONE_STAGE, 'train_cfg.max_iters': 2})
+    arguments = [
+        LIIR_CONFIG,
+        '--data-root',
+        videos,
+        '--work-dir',
+        str(tmp_path / 'amp'),
+        '--amp',
+        '--seed',
+        '5',
+    ]
+    code, _, err = command(*arguments, '--cfg-options', *options)
+    assert code == 0, err
+    checkpoint = read_checkpoint(tmp_path / 'amp' / 'iter_2.pth')
+    assert checkpoint['meta']['seed'] == 5
+    assert all(torch.isfinite(value).all() for value in checkpoint['state_dict'].values())
+    assert "type='AutocastOptimWrapper'" in checkpoint['meta']['cfg']
+
+
+@pytest.mark.slow
+def test_a_run_killed_with_sigkill_resumes_to_the_uninterrupted_one_to_the_bit(videos, tmp_path):
+    work_dir = tmp_path / 'killed'
+    script = [sys.executable, str(ROOT / 'tools' / 'train.py'), LIIR_CONFIG]
+    arguments = ['--data-root', videos, '--work-dir', str(work_dir), '--cfg-options']
+    options = {**ONE_STAGE, 'train_cfg.max_iters': 100_000, 'default_hooks.checkpoint.max_keep_ckpts': 1}
+    with open(tmp_path / 'log', 'wb') as log:
+        process = subprocess.Popen(
+            [*script, *arguments, *as_arguments(options)],
+            env=environment(),
+            cwd=tmp_path,
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            deadline = time.monotonic() + 90
+            while not (work_dir / 'iter_4.pth').is_file() and not (work_dir / 'iter_6.pth').is_file():
+                assert process.poll() is None and time.monotonic() < deadline, (tmp_path / 'log').read_text()[
+                    -2000:
+                ]
+                time.sleep(0.005)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    assert process.returncode == -signal.SIGKILL
+    reached = max(int(path.stem.split('_')[1]) for path in work_dir.glob('iter_*.pth'))
+    options['train_cfg.max_iters'] = reached + 3
+    done = run_train(LIIR_CONFIG, *arguments[:-1], '--resume', '--cfg-options', *as_arguments(options))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f'Resumed iteration {reached}' in done.stdout + done.stderr
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        whole = read_checkpoint(train(LIIR_CONFIG, tmp_path / 'whole', options, data_root=videos))
+    finally:
+        torch.set_num_threads(threads)
+    resumed = read_checkpoint(work_dir / f'iter_{reached + 3}.pth')
+    for name, value in whole['state_dict'].items():
+        assert torch.equal(resumed['state_dict'][name], value), name
+    assert torch.equal(resumed['feature_bank']['features'], whole['feature_bank']['features'])
+    assert torch.equal(resumed['feature_bank']['video_ids'], whole['feature_bank']['video_ids'])
+    assert not list(work_dir.rglob('*.partial'))
+
+
+# --- what goes wrong ---
+
+
+def test_help_shows_examples_and_every_option(command):
+    code, out, _ = command('--help')
+    assert code == 0
+    for text in ('examples:', '--data-root', '--resume', '--cfg-options', '--stage', '--amp', '--launcher'):
+        assert text in out
+
+
+def test_a_missing_data_root_is_one_line_for_a_user_in_a_shell(tmp_path):
+    done = run_train(LIIR_CONFIG, '--data-root', 'nowhere', '--work-dir', str(tmp_path / 'w'), cwd=tmp_path)
+    line = error_line((done.returncode, done.stdout, done.stderr))
+    assert 'training videos not found: nowhere is not a folder' in line and 'docs/datasets.md' in line
+
+
+def test_an_unknown_config_is_named_with_those_there(command):
+    line = error_line(command(str(ROOT / 'configs' / 'liir_r18.py')))
+    assert 'config not found' in line and 'liir_r18_ytvos.py' in line
+
+
+def test_a_frozen_feature_cannot_be_trained(command):
+    assert 'frozen feature' in error_line(command(str(ROOT / 'configs' / 'frozen' / 'raw_lab.py')))
+
+
+@pytest.mark.parametrize(
+    'option, says',
+    [
+        ('modle.backbone.base_channels=8', "did you mean 'model'"),
+        ('model.backbone.base_chanels=8', "unexpected keyword argument 'base_chanels'"),
+        ('model.backbone.type=ResNet19', 'ResNet19 is not in the'),
+        ('model.reconstruction_head.loss.wieght=2', "unexpected keyword argument 'wieght'"),
+        ('train_dataloader.batchsize=2', "unexpected keyword argument 'batchsize'"),
+        ('train_dataloader.dataset.source.data_rot=x', "unexpected keyword argument 'data_rot'"),
+        ('train_cfg.max_iter=2', "unexpected keyword argument 'max_iter'"),
+        ('optim_wrapper.optimizer.learning_rate=2', "unexpected keyword argument 'learning_rate'"),
+        ('param_scheduler.0.boundries=[1]', "unexpected keyword argument 'boundries'"),
+        ('randomness.sed=2', "unexpected keyword argument 'sed'"),
+        ('model.reconstruction_head.temperature=0', 'temperature must be'),
+        ('model.reconstruction_head.border=wrap', "'wrap'"),
+    ],
+)
+def test_a_mistyped_or_impossible_option_is_one_line_that_names_it(videos, tmp_path, command, option, says):
+    options = [*as_arguments(ONE_STAGE), option]
+    line = error_line(
+        command(LIIR_CONFIG, '--data-root', videos, '--work-dir', str(tmp_path), '--cfg-options', *options)
+    )
+    assert says in line
+
+
+def test_a_folder_without_videos_says_what_was_looked_for(tmp_path, command):
+    (tmp_path / 'empty').mkdir()
+    line = error_line(
+        command(LIIR_CONFIG, '--data-root', str(tmp_path / 'empty'), '--work-dir', str(tmp_path))
+    )
+    assert 'no frame folders' in line and '.jpg' in line
+
+
+def test_resuming_a_missing_broken_or_foreign_checkpoint_is_one_line(videos, tmp_path, command):
+    (tmp_path / 'broken.pth').write_bytes(b'PK\x03\x04')
+    torch.save({'state_dict': {'fc.weight': torch.zeros(2, 2)}}, tmp_path / 'foreign.pth')
+
+    def resume(name):
+        arguments = [LIIR_CONFIG, '--data-root', videos, '--work-dir', str(tmp_path / f'resume_{name}')]
+        return error_line(command(*arguments, '--resume', name, '--cfg-options', *as_arguments(ONE_STAGE)))
+
+    assert 'checkpoint not found' in resume('gone.pth')
+    assert 'broken.pth' in resume('broken.pth')
+    assert 'does not fit this model' in resume('foreign.pth')
+
+
+def test_starting_from_foreign_weights_is_one_line(videos, tmp_path, command):
+    torch.save({'state_dict': {'fc.weight': torch.zeros(2, 2)}}, tmp_path / 'foreign.pth')
+    options = as_arguments({**ONE_STAGE, 'load_from': tmp_path / 'foreign.pth'})
+    arguments = [LIIR_CONFIG, '--data-root', videos, '--work-dir', str(tmp_path), '--cfg-options', *options]
+    assert 'does not fit this model' in error_line(command(*arguments))
+
+
+def test_torchrun_is_asked_for_where_it_is_needed(videos, tmp_path, command, monkeypatch):
+    if torch.cuda.is_available():
+        pytest.skip('the engine starts the process group itself')
+    for name in ('RANK', 'WORLD_SIZE'):
+        monkeypatch.delenv(name, raising=False)
+    line = error_line(command(LIIR_CONFIG, '--data-root', videos, '--launcher', 'pytorch', '--work-dir', 'w'))
+    assert 'torchrun' in line
+    assert os.environ.get('LOCAL_RANK', '0') == '0'
