@@ -2,7 +2,9 @@
 # A part that is off is None.
 model = dict(
     type='LIIR',
-    data_preprocessor=dict(type='VideoPreprocessor', color_space='lab', mean=(50.0, 0.0, 0.0), std=(50.0, 127.0, 127.0)),
+    data_preprocessor=dict(
+        type='VideoPreprocessor', color_space='lab', mean=(50.0, 0.0, 0.0), std=(50.0, 127.0, 127.0)
+    ),
     backbone=dict(
         type='CorrespondenceResNet18',
         base_channels=64,

@@ -1,4 +1,4 @@
-# Stage 1 warms up intra-video reconstruction, stage 2 adds other videos and the compactness prior (liir.md section 5.2).
+# Stage 1 warms up intra-video reconstruction, stage 2 adds other videos and the compactness prior (liir.md 5.2).
 # The learning rate changes with the number of samples seen, whatever the batch size.
 # 71,583 pairs is the expected length of an epoch of YouTube-VOS.
 _pairs = 71583

@@ -1,0 +1,42 @@
+# LIIR on a handful of real clips, two CPU cores, minutes: half the width, 96x96 crops, bfloat16 convolutions.
+# `data_root` is a folder of frame folders or of video files, short side 256. Results: docs/benchmarks.md.
+_base_ = ['liir_r18_ytvos.py']
+model = dict(
+    backbone=dict(base_channels=32),
+    position_encoder=dict(channels=32, size=(48, 48)),
+    projection=dict(in_channels=128),
+    reconstruction_head=dict(border='mask'),
+    inter=dict(bank=dict(num_frames=480)),
+)
+train_dataloader = dict(
+    batch_size=16,
+    num_workers=1,
+    # neighbours in the folder, which were stored every 3rd to 20th native frame
+    sampler=dict(gaps={'_delete_': True, 1: 1.0}),
+    dataset=dict(
+        source=dict(data_root='data/clips/JPEGImages', short_side=256, cache='memory'),
+        pipeline=[
+            dict(type='RandomCropClip', size=(96, 96)),
+            dict(type='FlipClip', prob=0.5),
+            dict(type='PackClip'),
+        ],
+    ),
+)
+train_cfg = dict(max_iters=200)
+optim_wrapper = dict(_delete_=True, type='AutocastOptimWrapper', optimizer=dict(type='Adam', lr=1e-4))
+param_scheduler = [dict(type='SampleStepLR', boundaries=[1_600, 2_400], factors=[1.0, 0.5, 0.25])]
+auto_scale_lr = dict(base_batch_size=16)
+stages = [
+    dict(
+        name='intra',
+        changes={
+            'model.inter': None,
+            'model.compactness': None,
+            'train_cfg.max_iters': 1000,
+            'optim_wrapper.optimizer.lr': 1e-3,
+            'param_scheduler.0.boundaries': [10_000, 13_000],
+        },
+    ),
+    dict(name='inter', changes={}),
+]
+default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=200, max_keep_ckpts=2))
