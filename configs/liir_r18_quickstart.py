@@ -49,5 +49,5 @@ custom_hooks = [
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=150, max_keep_ckpts=2))
 log_processor = dict(window_size=10)
 log_level = 'WARNING'
-# The window is scaled to the small frames: a fifth of their height, as 12 cells are at 480p and stride 8.
-protocol = dict(base='quick', changes=dict(radius=5))
+# The window is scaled to the small frames: a quarter of their height, as it is about at 480p and stride 8.
+protocol = dict(base='quick', changes=dict(radius=6))

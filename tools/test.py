@@ -31,6 +31,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--task', required=True, choices=tasks, help='benchmark')
     parser.add_argument('--protocol', choices=sorted(PRESETS), help="propagation protocol (default: the config's)")
+    parser.add_argument(
+        '--short-side', type=int, metavar='N', help='resize frames for the encoder; results keep their size'
+    )
     parser.add_argument('--data-root', metavar='DIR', help="data of the benchmark (default: the task's)")
     parser.add_argument('--out', metavar='DIR', help='predictions and scores (default: under work_dirs)')
     parser.add_argument('--sequences', metavar='A,B', help='only these sequences')
@@ -57,6 +60,7 @@ def main() -> int:
                 args.checkpoint,
                 task,
                 protocol=args.protocol,
+                short_side=args.short_side,
                 data_root=args.data_root,
                 out_dir=args.out or default_out_dir(args),
                 sequences=args.sequences.split(',') if args.sequences else None,
@@ -79,7 +83,10 @@ def default_out_dir(args: argparse.Namespace) -> Path:
     weights = Path(args.checkpoint).stem if args.checkpoint else 'frozen'
     if args.checkpoint == UNTRAINED:
         weights = f'{UNTRAINED}{args.seed}'
-    return Path('work_dirs') / Path(args.config).stem / f'{args.task}_{args.protocol or "default"}_{weights}'
+    protocol = args.protocol or 'default'
+    if args.short_side:
+        protocol += f'@{args.short_side}'
+    return Path('work_dirs') / Path(args.config).stem / f'{args.task}_{protocol}_{weights}'
 
 
 if __name__ == '__main__':

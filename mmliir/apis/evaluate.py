@@ -1,6 +1,8 @@
 """Evaluate a feature: build it, propagate labels through a benchmark, score the files."""
 
 import dataclasses
+import hashlib
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from mmliir.evaluation.metrics import METRIC_VERSION, Scores
 from mmliir.evaluation.protocol import ProtocolCard, fingerprint_data
 from mmliir.evaluation.tasks import Task, build_task
 from mmliir.models.methods import BaseCorrespondence
-from mmliir.propagation import Protocol, get_protocol
+from mmliir.propagation import Protocol, resolve_protocol
 from mmliir.registry import MODELS
 from mmliir.utils.checkpoint import load_weights, read_checkpoint
 from mmliir.utils.env import code_version
@@ -66,7 +68,8 @@ def evaluate(
     config: str | Path | Config,
     checkpoint: str | Path | None,
     task: dict,
-    protocol: str | Protocol | None = None,
+    protocol: str | dict | Protocol | None = None,
+    short_side: int | None = None,
     data_root: str | Path | None = None,
     out_dir: str | Path = 'work_dirs/eval',
     sequences: Sequence[str] | None = None,
@@ -85,7 +88,8 @@ def evaluate(
         config: Config file, or a resolved config.
         checkpoint: Checkpoint file, 'untrained', or None for features without weights.
         task: Config of the task, see `mmliir.evaluation.tasks`.
-        protocol: Name of a preset or a `Protocol`; None takes the config's.
+        protocol: Name of a preset, `dict(base, changes)`, or a `Protocol`; None takes the config's.
+        short_side: Frames are resized to this shorter side for the encoder; results keep their size.
         data_root: Replaces the task's.
         out_dir: Predictions `<sequence>/<frame>.png`, `run.json`, `scores.json`.
         sequences: Only these; None for all.
@@ -108,14 +112,17 @@ def evaluate(
     chosen = protocol or cfg.get('protocol')
     if chosen is None:
         raise ValueError('give a protocol: the config names none (`protocol = ...`)')
-    chosen = get_protocol(chosen) if isinstance(chosen, str) else chosen
+    chosen = resolve_protocol(chosen)
+    if short_side is not None:
+        chosen = chosen.at_short_side(short_side)
     built = build_task(task, data_root, sequences)
     model = build_method(cfg, checkpoint, seed)
     out_dir = Path(out_dir)
+    _refuse_data_as_output(built, out_dir)
     card = make_card(built, chosen, cfg, name, checkpoint, seed, amp)
-    encode = _encoder(model, amp)
+    encode = make_encoder(model, amp)
     device = next(iter(model.state_dict().values()), torch.zeros(1)).device
-    export_predictions(
+    report = export_predictions(
         [built.dataset[i] for i in range(len(built.dataset))],
         encode,
         chosen,
@@ -125,6 +132,7 @@ def evaluate(
         overwrite=overwrite,
         device=device,
     )
+    report.raise_for_failures()
     scores = built.metric.score(out_dir, backend=backend, jobs=jobs, progress=progress)
     write_json_atomic(out_dir / 'scores.json', {**scores.to_dict(), 'run_card': card.to_dict()})
     return Evaluation(scores, out_dir, card)
@@ -140,7 +148,7 @@ def make_card(
     return ProtocolCard(
         protocol=protocol.name,
         settings=dataclasses.asdict(protocol.settings),
-        input=dataclasses.asdict(protocol.input) | {'precision': 'bfloat16' if amp else 'float32'},
+        input=describe_input(protocol, cfg, amp),
         colour_space=preprocessor.get('color_space', 'lab'),
         model=name,
         checkpoint_sha256=sha256_file(checkpoint) if has_file else None,
@@ -152,7 +160,26 @@ def make_card(
     )
 
 
-def _encoder(model: BaseCorrespondence, amp: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+def describe_input(protocol: Protocol, cfg: Config, amp: bool) -> dict:
+    """How frames enter and what encodes them: with it on the card, a changed option is another run."""
+    model = json.dumps(cfg.model.to_dict(), sort_keys=True, default=str)
+    return dataclasses.asdict(protocol.input) | {
+        'precision': 'bfloat16' if amp else 'float32',
+        'model_config_sha256': hashlib.sha256(model.encode('utf-8')).hexdigest(),
+    }
+
+
+def _refuse_data_as_output(task: Task, out_dir: Path) -> None:
+    """Predictions must never replace the frames or the truth that they are made from."""
+    for name in (sample.name for sample in task.dataset):
+        truth = task.dataset.truth(name)[0].parent
+        frames = task.dataset.sample(name).frames.path
+        if (out_dir / name).resolve() in (truth.resolve(), frames.resolve()):
+            raise ValueError(f'predictions in {out_dir} would replace the data set itself: give another output folder')
+
+
+def make_encoder(model: BaseCorrespondence, amp: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+    """(B, 3, H, W) uint8 RGB -> (B, C, h, w) features; with `amp`, computed in bfloat16."""
     if not amp:
         return model.extract_feature
 

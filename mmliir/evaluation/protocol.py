@@ -47,8 +47,8 @@ class ProtocolCard:
         input: How frames enter: size rule, interpolation, normalisation.
         colour_space: 'rgb' or 'lab'.
         model: Config name or model name.
-        checkpoint_sha256: Of the weights file; None for weights that come from no file (random, hand-made
-        feature). data: Fingerprint of the sequences.
+        checkpoint_sha256: Of the weights file; None for weights that come from no file (random, hand-made feature).
+        data: Fingerprint of the sequences.
         metric_version: Version of the formulas that will score this.
         n_of_N: Sequences in this run, sequences in the published split.
         code_version: Version of this package, with the commit where it is known.
@@ -130,8 +130,7 @@ def check_run_card(out_dir: str | Path, card: ProtocolCard) -> bool:
         )
         more = f'; and {len(differences) - _MAX_SHOWN} more' if len(differences) > _MAX_SHOWN else ''
         raise ValueError(
-            f'{out_dir} holds predictions of a run with other settings ({shown}{more}). Use another --out, '
-            'or '
+            f'{out_dir} holds predictions of a run with other settings ({shown}{more}). Use another --out, or '
             '--overwrite to replace them.'
         )
     return True

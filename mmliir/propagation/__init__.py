@@ -1,7 +1,7 @@
 """Label propagation through a video. Knows features and labels; no files, no metrics, no engine."""
 
 from mmliir.propagation.codecs import decode_field, encode_label_map
-from mmliir.propagation.presets import PRESETS, Protocol, get_protocol
+from mmliir.propagation.presets import PRESETS, Protocol, get_protocol, resolve_protocol
 from mmliir.propagation.references import Reference, reference_frames
 from mmliir.propagation.session import PropagationSession
 from mmliir.propagation.settings import InputSettings, MixturePrior, PropagationSettings
@@ -22,4 +22,5 @@ __all__ = [
     'propagate_features',
     'propagate_video',
     'reference_frames',
+    'resolve_protocol',
 ]

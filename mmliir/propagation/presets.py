@@ -5,7 +5,7 @@ name and all of its settings.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from mmliir.propagation.settings import InputSettings, MixturePrior, PropagationSettings
 
@@ -42,6 +42,39 @@ class Protocol:
             raise ValueError(
                 f'protocol {self.name!r}: sources must name every setting once; check {sorted(wrong)}'
             )
+
+
+    def at_short_side(self, pixels: int) -> 'Protocol':
+        """The same protocol on frames resized to this shorter side; its name says so: 'crw@240'."""
+        resized = replace(self.input, short_side=pixels, size=None)
+        sources = {**self.sources, 'input': f'short side {pixels}, chosen by the user; else {self.sources["input"]}'}
+        return replace(self, name=f'{self.name}@{pixels}', input=resized, sources=sources)
+
+
+    def with_settings(self, changes: Mapping[str, object]) -> 'Protocol':
+        """The same protocol with some settings changed; its name lists them: 'crw+radius=5'.
+
+        Raises:
+            ValueError: A setting that does not exist, or a value it cannot have.
+        """
+        unknown = set(changes) - {field.name for field in fields(PropagationSettings)}
+        if unknown:
+            known = ', '.join(field.name for field in fields(PropagationSettings))
+            raise ValueError(f'protocol {self.name!r} has no setting {sorted(unknown)[0]!r}; there are {known}')
+        listed = ''.join(f'+{name}={value}' for name, value in sorted(changes.items()))
+        sources = {**self.sources, **{name: 'chosen by the user' for name in changes}}
+        return replace(self, name=self.name + listed, settings=replace(self.settings, **changes), sources=sources)
+
+
+def resolve_protocol(spec: 'str | Mapping | Protocol') -> Protocol:
+    """A protocol from its name, from `dict(base=NAME, changes={setting: value})`, or as it is."""
+    if isinstance(spec, Protocol):
+        return spec
+    if isinstance(spec, str):
+        return get_protocol(spec)
+    if set(spec) != {'base', 'changes'}:
+        raise ValueError(f'a protocol in a config is a name or dict(base=NAME, changes=dict(...)), got {dict(spec)!r}')
+    return get_protocol(spec['base']).with_settings(spec['changes'])
 
 
 def get_protocol(name: str) -> Protocol:
@@ -188,6 +221,27 @@ PRESETS: dict[str, Protocol] = {
                 gaps=f'{_CRW_README}: videoLen 20',
                 keep_late_frames=_NOT_DEFINED,
                 input=f'{_CRW_README}: cropSize -1, native 480p, RGB',
+            ),
+        ),
+        Protocol(
+            'quick',
+            PropagationSettings(
+                permanent=(0,),
+                gaps=(1, 2, 3, 4, 5),
+                radius=12,
+                shape='circle',
+                topk=10,
+                temperature=0.05,
+                l2_normalise=True,
+                border='mask',
+                carry='soft',
+                encoding='bilinear',
+                upsample='mast',
+            ),
+            InputSettings(),
+            _sources(
+                'ours, not published: `crw` with 5 recent frames in place of 20, and a window on the first frame '
+                'too; a quarter of the time',
             ),
         ),
         Protocol(

@@ -1,5 +1,6 @@
 """Evaluation during training: propagate the first labels of a few sequences, score the files, log the numbers."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from mmengine.model import is_model_wrapper
 
 from mmliir.evaluation.export import export_predictions
 from mmliir.evaluation.tasks import build_task
-from mmliir.propagation import get_protocol
+from mmliir.propagation import resolve_protocol
 from mmliir.registry import HOOKS
 from mmliir.utils.files import write_json_atomic
 
@@ -24,7 +25,7 @@ class PropagationEvalHook(Hook):
 
     Args:
         task: Config of the task: `dict(name, dataset, metric)`.
-        protocol: Name of the propagation protocol.
+        protocol: Name of the propagation protocol, or `dict(base=NAME, changes={setting: value})`.
         interval: Steps between evaluations.
         sequences: Only these sequences; None for all.
         at_start: Evaluate before the first step too: the untrained encoder.
@@ -35,7 +36,7 @@ class PropagationEvalHook(Hook):
     def __init__(
         self,
         task: dict,
-        protocol: str = 'liir_paper',
+        protocol: str | dict = 'liir_paper',
         interval: int = 2000,
         sequences: Sequence[str] | None = None,
         at_start: bool = False,
@@ -43,7 +44,7 @@ class PropagationEvalHook(Hook):
         if interval < 1:
             raise ValueError(f'interval must be at least 1 step, got {interval}')
         self.task = build_task(task, sequences=sequences)  # fails now when the data are not there, not hours later
-        self.protocol = get_protocol(protocol)
+        self.protocol = resolve_protocol(protocol)
         self.interval = interval
         self.at_start = at_start
 
@@ -63,9 +64,20 @@ class PropagationEvalHook(Hook):
         rank, ranks = runner.rank, runner.world_size
         samples = [self.task.dataset[i] for i in range(rank, len(self.task.dataset), ranks)]
         device = next(model.parameters()).device
-        export_predictions(
-            samples, model.extract_feature, self.protocol, model.stride, out_dir, card=None, overwrite=True, device=device
+        if rank == 0 and out_dir.exists():
+            shutil.rmtree(out_dir)  # of a run that was here before; the ranks share the folder
+        if ranks > 1:
+            dist.barrier()
+        report = export_predictions(
+            samples,
+            model.extract_feature,
+            self.protocol,
+            model.stride,
+            out_dir,
+            card=None,
+            device=device,
         )
+        report.raise_for_failures()
         if ranks > 1:
             dist.barrier()
         if rank == 0:
