@@ -7,11 +7,12 @@ tables out.
 
 import argparse
 import contextlib
-import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from mmengine.config import DictAction
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -19,16 +20,11 @@ from rich.table import Table
 
 from mmliir.evaluation.metrics import DavisMetric, Scores, SequenceScores
 from mmliir.evaluation.protocol import read_run_card
+from mmliir.utils.console import TRACEBACK_VARIABLE, run_command
 from mmliir.utils.files import write_json_atomic
 from mmliir.version import __version__
 
-# Set to 1 to see where an error comes from.
-TRACEBACK_VARIABLE = 'MMLIIR_TRACEBACK'
-EXIT_ERROR = 2
-EXIT_INTERRUPTED = 130
 _BENCHMARK_YEARS = {'davis2017': 2017, 'davis2016': 2016}
-# What a user can cause and repair. Anything else is a bug of ours and keeps its traceback.
-_USER_ERRORS = (ValueError, OSError, ImportError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,21 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: From argparse, for `--help`, `--version` and arguments it does not know.
     """
     args = build_parser().parse_args(argv)
-    try:
-        return args.run(args)
-    except KeyboardInterrupt:
-        print('mmliir: interrupted', file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has left (`mmliir ... | head`). Python would complain once more when it
-        # flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_ERROR
-    except _USER_ERRORS as error:
-        if os.environ.get(TRACEBACK_VARIABLE) == '1':
-            raise
-        print(f'mmliir: error: {" ".join(str(error).split())}', file=sys.stderr)
-        return EXIT_ERROR
+    return run_command('mmliir', lambda: args.run(args))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -158,8 +140,111 @@ def progress_bar(task: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(handle, completed=done, total=total)
 
 
+def _add_propagate(subparsers: argparse._SubParsersAction) -> None:
+    parser = subparsers.add_parser(
+        'propagate',
+        help='propagate masks through a video',
+        description=(
+            'Propagate the mask of the first frame through a video: one indexed PNG a frame, pixel value = '
+            'object id as in the mask that was given.'
+        ),
+        epilog=_PROPAGATE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('video', metavar='VIDEO', help='video file, or folder of frames (.jpg, .png)')
+    parser.add_argument(
+        '--mask',
+        action='append',
+        required=True,
+        type=_numbered_mask,
+        metavar='[FRAME:]PNG',
+        help='mask of the first frame; again as FRAME:PNG for objects that enter there (frames count from 0)',
+    )
+    parser.add_argument(
+        '--out', type=Path, required=True, metavar='DIR', help='gets <frame name>.png and run.json'
+    )
+    parser.add_argument('--config', required=True, metavar='FILE', help='which feature: a file of configs/')
+    parser.add_argument(
+        '--checkpoint',
+        metavar='FILE',
+        help="weights; 'untrained' for random ones; nothing for features without weights",
+    )
+    parser.add_argument(
+        '--protocol',
+        metavar='NAME',
+        help="crw, liir_paper, ... (default: the config's); a wrong name lists all",
+    )
+    parser.add_argument(
+        '--short-side',
+        type=_positive,
+        metavar='N',
+        help='resize frames for the encoder; masks keep their size',
+    )
+    parser.add_argument(
+        '--overlay', action='store_true', help='write overlay.mp4 too: the masks over the frames'
+    )
+    parser.add_argument('--max-frames', type=_positive, metavar='N', help='stop after N frames')
+    parser.add_argument('--amp', action='store_true', help='encode in bfloat16')
+    parser.add_argument('--seed', type=int, default=0, help='of untrained weights (default: 0)')
+    parser.add_argument('--overwrite', action='store_true', help="replace another run's masks in --out")
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
+    parser.set_defaults(run=_run_propagate)
+
+
+_PROPAGATE_EXAMPLES = """examples:
+  mmliir propagate clip.mp4 --mask first.png --out work_dirs/clip --config configs/frozen/raw_lab.py --overlay
+  mmliir propagate frames/ --mask first.png --mask 24:late.png --out work_dirs/clip \\
+      --config configs/liir_r18_ytvos.py --checkpoint liir.pth --protocol crw
+"""
+
+
+def _run_propagate(args: argparse.Namespace) -> int:
+    # Here, and not at the top: it brings PyTorch and all models, which `mmliir score` does not wait for.
+    from mmliir.apis.propagate import propagate, write_propagation
+
+    masks = {}
+    for number, path in args.mask:
+        if number in masks:
+            raise ValueError(f'--mask: two masks for frame {number}, {masks[number]} and {path}')
+        masks[number] = path
+    propagation = propagate(
+        args.video,
+        masks,
+        args.config,
+        args.checkpoint,
+        protocol=args.protocol,
+        short_side=args.short_side,
+        max_frames=args.max_frames,
+        amp=args.amp,
+        seed=args.seed,
+        options=args.cfg_options,
+    )
+    for note in propagation.notes:
+        print(f'note: {note}', file=sys.stderr)
+    with progress_bar(propagation.name) as report:
+        written = write_propagation(propagation, args.out, args.overlay, args.overwrite, report)
+    done = 'were there already, of the same run' if written.was_complete else 'written'
+    print(f'{written.num_masks} masks {done}: {written.out_dir}')
+    if written.overlay is not None:
+        print(f'overlay: {written.overlay}')
+    return 0
+
+
+def _numbered_mask(text: str) -> tuple[int, Path]:
+    """'first.png' -> frame 0; '24:late.png' -> frame 24."""
+    match = re.fullmatch(r'(\d+):(.+)', text)
+    return (int(match[1]), Path(match[2])) if match else (0, Path(text))
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not 1 or more')
+    return number
+
+
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(',') if name.strip()]
 
 
-SUBCOMMANDS: tuple[Callable[[argparse._SubParsersAction], None], ...] = (_add_score,)
+SUBCOMMANDS: tuple[Callable[[argparse._SubParsersAction], None], ...] = (_add_propagate, _add_score)

@@ -263,6 +263,13 @@ class VideoFile:
             self._frame_size = self[0].shape[:2]
         return self._frame_size
 
+    @property
+    def frame_rate(self) -> float | None:
+        """Pictures a second on average, as the file says; None where it does not."""
+        with self._open() as container:
+            rate = self._video_stream(container).average_rate
+        return float(rate) if rate else None
+
     def __len__(self) -> int:
         if self._length is None:
             self._make_index()

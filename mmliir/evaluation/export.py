@@ -40,6 +40,20 @@ class ExportReport:
     num_frames: int
     seconds: float
 
+    def raise_for_failures(self) -> None:
+        """Raise where a sequence failed: its scores would be missing, and nothing may be scored without it.
+
+        Raises:
+            ValueError: Names each sequence that failed and why.
+        """
+        if self.failed:
+            total = len(self.written) + len(self.skipped) + len(self.failed)
+            reasons = '; '.join(f'{name}: {why}' for name, why in self.failed)
+            raise ValueError(
+                f'{len(self.failed)} of {total} sequences could not be propagated, so nothing was scored: {reasons} '
+                f'(The other predictions are kept in {self.out_dir}; repair this and run the same command again.)'
+            )
+
     def summary(self) -> str:
         """One line for people."""
         rate = self.num_frames / self.seconds if self.seconds > 0 else 0.0

@@ -2,7 +2,7 @@
 
 from mmliir.visualization.overlay import contact_sheet, label_contours, overlay_labels, resize_to_width
 from mmliir.visualization.plots import bar_chart, legend, line_chart, series_color
-from mmliir.visualization.video_writer import write_video
+from mmliir.visualization.video_writer import require_video_writer, write_video
 
 __all__ = [
     'bar_chart',
@@ -11,6 +11,7 @@ __all__ = [
     'legend',
     'line_chart',
     'overlay_labels',
+    'require_video_writer',
     'resize_to_width',
     'series_color',
     'write_video',

@@ -105,6 +105,15 @@ def _encode(
     return count
 
 
+def require_video_writer() -> None:
+    """Find out whether `write_video` can work here, before the pictures are computed.
+
+    Raises:
+        ImportError: PyAV is not installed, or this build of it has no usable encoder; says what to install.
+    """
+    _usable_encoders(_import_av())
+
+
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 24.0, crf: int = 20) -> Path:
     """Write frames as a video that browsers play: H.264 yuv420p MP4, or WebM where PyAV has no H.264 encoder.
 
