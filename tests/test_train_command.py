@@ -25,6 +25,15 @@ from mmliir.testing.synthetic import generate_videos
 from mmliir.utils.checkpoint import read_checkpoint
 
 
+@pytest.fixture(scope='module', autouse=True)
+def one_thread():
+    """As in the processes that the tests start: equality to the bit needs the same number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope='module')
 def videos(tmp_path_factory):
     return write_training_videos(tmp_path_factory.mktemp('videos'))
@@ -152,12 +161,7 @@ def test_a_run_killed_with_sigkill_resumes_to_the_uninterrupted_one_to_the_bit(v
     done = run_train(LIIR_CONFIG, *arguments[:-1], '--resume', '--cfg-options', *as_arguments(options))
     assert done.returncode == 0, done.stderr[-2000:]
     assert f'Resumed iteration {reached}' in done.stdout + done.stderr
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        whole = read_checkpoint(train(LIIR_CONFIG, tmp_path / 'whole', options, data_root=videos))
-    finally:
-        torch.set_num_threads(threads)
+    whole = read_checkpoint(train(LIIR_CONFIG, tmp_path / 'whole', options, data_root=videos))
     resumed = read_checkpoint(work_dir / f'iter_{reached + 3}.pth')
     for name, value in whole['state_dict'].items():
         assert torch.equal(resumed['state_dict'][name], value), name
