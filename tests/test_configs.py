@@ -9,7 +9,7 @@ import mmliir.engine  # noqa: F401  (registers hooks and loops)
 import mmliir.models  # noqa: F401  (registers the parts)
 from mmliir.apis.configs import change_config, load_config
 from mmliir.apis.train import stage_configs, train
-from mmliir.propagation import get_protocol
+from mmliir.propagation import resolve_protocol
 from mmliir.registry import HOOKS, LOOPS, MODELS
 
 ROOT = Path(__file__).resolve().parents[1] / 'configs'
@@ -54,7 +54,7 @@ def test_every_config_builds_its_model_and_names_a_known_protocol(name):
     for _, stage in stage_configs(cfg, Path('work')):
         model = MODELS.build(stage.model)
         assert model.stride > 0
-    get_protocol(cfg.protocol)
+    assert resolve_protocol(cfg.protocol).settings.radius > 0
 
 
 @pytest.mark.parametrize('name', TRAINED)
