@@ -50,4 +50,4 @@ default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=150, max
 log_processor = dict(window_size=10)
 log_level = 'WARNING'
 # The window is scaled to the small frames: a quarter of their height, as it is about at 480p and stride 8.
-protocol = dict(base='quick', changes=dict(radius=6))
+protocol = dict(_delete_=True, base='quick', changes=dict(radius=6))

@@ -18,6 +18,7 @@ from mmliir.apis.evaluate import UNTRAINED, default_jobs, evaluate
 from mmliir.cli import print_scores, progress_bar
 from mmliir.propagation import PRESETS
 from mmliir.utils.console import run_command
+from mmliir.utils.env import peak_memory_gib
 
 TASKS = Path(__file__).resolve().parents[1] / 'configs' / '_base_' / 'tasks'
 
@@ -74,6 +75,7 @@ def main() -> int:
             )
         print_scores(result.scores)
         print(f'predictions and scores.json: {result.out_dir}')
+        print(f'peak memory of this process: {peak_memory_gib():.2f} GiB')
 
     return run_command('test.py', run)
 

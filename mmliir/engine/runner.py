@@ -13,6 +13,9 @@ from mmengine.runner import Runner
 from mmliir.utils.checkpoint import FORMAT, FORMAT_KEY, load_weights, read_checkpoint
 
 
+_OWN_NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
+
+
 @RUNNERS.register_module()
 class CorrespondenceRunner(Runner):
     """Differences from MMEngine's Runner:
@@ -25,6 +28,12 @@ class CorrespondenceRunner(Runner):
 
     #: The stage of the config that runs; kept in checkpoints, so that a checkpoint continues its own stage.
     stage: str | None = None
+
+    def build_logger(self, log_level='INFO', log_file=None, **log_cfg):
+        """As in MMEngine, without what it says of its own outdated calls at every start."""
+        logger = super().build_logger(log_level=log_level, log_file=log_file, **log_cfg)
+        logger.addFilter(lambda record: not any(name in record.getMessage() for name in _OWN_NOISE))
+        return logger
 
     @property
     def bare_model(self):

@@ -2,7 +2,13 @@
 
 import platform
 import subprocess
+import sys
 from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 import cv2
 import mmengine
@@ -42,3 +48,11 @@ def environment() -> dict[str, str]:
         'opencv': cv2.__version__,
         'device': device,
     }
+
+
+def peak_memory_gib() -> float:
+    """Largest resident set of this process so far, in GiB; NaN where the system does not tell (Windows)."""
+    if resource is None:
+        return float('nan')
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 30) if sys.platform == 'darwin' else peak / (1 << 20)
