@@ -4,6 +4,7 @@ A checkpoint is data: it is read with `weights_only=True`, and a config inside i
 """
 
 import pickle
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,9 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = 'cpu') 
     if path.suffix == '.safetensors':
         return {'state_dict': _read_safetensors(path, map_location)}
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # on odd pickles it warns before it fails; our error says it all
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # arbitrary bytes make the reader fail in any way there is
         if isinstance(error, pickle.UnpicklingError) and (_is_zip(path) or 'Unsupported global' in str(error)):
             raise ValueError(
