@@ -1,4 +1,4 @@
-"""What the tests of the commands share: generated inputs, and commands run in this process, as a user types them."""
+"""What the tests of the commands share: generated inputs, and commands as a user types them."""
 
 import contextlib
 import io
@@ -72,13 +72,14 @@ def start(*command: object, cwd: Path, path: Path | None = None) -> subprocess.C
     )
 
 
-def make_frames(count: int = 4) -> np.ndarray:
-    """(T, H, W, 3) uint8 RGB: a bright square that moves over a dark ramp."""
+def make_frames(count: int = 4, bar_from: int = 0) -> np.ndarray:
+    """(T, H, W, 3) uint8 RGB: a bright square that moves over a dark ramp, and a bar from a frame on."""
     frames = np.empty((count, *SIZE, 3), dtype=np.uint8)
     frames[:] = (np.arange(SIZE[1]) // 2)[None, :, None]
     for number in range(count):
         frames[number, 8:24, 8 + 2 * number : 24 + 2 * number] = (220, 60, 180)
-        frames[number, 26:36, 30:50] = (40, 200, 90)
+        if number >= bar_from:
+            frames[number, 26:36, 30:50] = (40, 200, 90)
     return frames
 
 
@@ -90,9 +91,9 @@ def make_ids(square: int = 1, bar: int = 2) -> np.ndarray:
     return ids
 
 
-def write_frames(folder: Path, count: int = 4, suffix: str = '.png') -> Path:
+def write_frames(folder: Path, count: int = 4, suffix: str = '.png', bar_from: int = 0) -> Path:
     folder.mkdir(parents=True)
-    for number, frame in enumerate(make_frames(count)):
+    for number, frame in enumerate(make_frames(count, bar_from)):
         assert cv2.imwrite(str(folder / f'{number:05d}{suffix}'), frame[..., ::-1])
     return folder
 

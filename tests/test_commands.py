@@ -120,8 +120,8 @@ def test_masks_follow_the_objects_and_keep_their_ids(tmp_path, first):
         assert both / ((last == number) | (truth == number)).sum() > 0.8
 
 
-def test_late_objects_short_videos_and_smaller_inputs(tmp_path, first):
-    folder, late = write_frames(tmp_path / 'frames', 5), tmp_path / 'late.png'
+def test_late_objects_fewer_frames_and_another_input_size(tmp_path, first):
+    folder, late = write_frames(tmp_path / 'frames', 5, bar_from=2), tmp_path / 'late.png'
     write_label_map(late, make_ids(0, 9))
     write_label_map(first, make_ids(3, 0))
     done = run(
