@@ -228,7 +228,7 @@ def _note_ids(ids: np.ndarray, require_object: bool, path: Path, notes: list[str
             raise ValueError(f'{path}: every pixel is background (0): expected at least one object to follow.')
         notes.append('no object: every pixel is background')
     elif objects == [255]:
-        notes.append('one object with id 255; read with binary=True to number it 1')
+        notes.append('one object with id 255, which stays; in Python, binary=True numbers it 1')
     elif objects != list(range(1, len(objects) + 1)):
         shown = ', '.join(map(str, objects[:8])) + (', ...' if len(objects) > 8 else '')
         notes.append(f'ids are not consecutive: {shown}')
