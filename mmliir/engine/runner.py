@@ -12,7 +12,6 @@ from mmengine.runner import Runner
 
 from mmliir.utils.checkpoint import FORMAT, FORMAT_KEY, load_weights, read_checkpoint
 
-
 _OWN_NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
 
 
