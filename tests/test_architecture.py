@@ -5,6 +5,8 @@ part with the longest matching name in `PARTS`; a part may import itself and wha
 """
 
 import ast
+import shutil
+import subprocess
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -375,6 +377,21 @@ def test_a_broken_rule_is_found(module, line, expected):
     problems += placement_violations(found) + text_violations(sources)
     assert any(expected in problem for problem in problems), problems
     assert len(problems) == 1, problems
+
+
+@pytest.mark.skipif(
+    not (ROOT / '.git').exists() or shutil.which('git') is None, reason='not a git checkout'
+)
+def test_git_ignores_no_source_file():
+    """A source that git ignores is in the author's tree and in no clone."""
+    listed = subprocess.run(
+        ['git', 'ls-files', '--others', '--ignored', '--exclude-standard', 'configs', 'mmliir', 'tests', 'tools'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert [name for name in listed if '__pycache__' not in name] == []
 
 
 @pytest.mark.parametrize(
