@@ -11,6 +11,7 @@ from mmliir.propagation import (
     PropagationSettings,
     Protocol,
     get_protocol,
+    resolve_protocol,
 )
 
 
@@ -60,7 +61,7 @@ def test_the_temperature_of_sqrt_channels():
 
 
 def test_every_preset_names_a_source_for_every_value():
-    assert set(PRESETS) == {'liir_paper', 'liir_compat', 'mast', 'crw', 'dino', 'vfs'}
+    assert set(PRESETS) == {'liir_paper', 'liir_compat', 'mast', 'crw', 'dino', 'vfs', 'quick'}
     for name, protocol in PRESETS.items():
         assert protocol.name == name
         assert set(protocol.sources) == {field.name for field in fields(PropagationSettings)} | {'input'}
@@ -79,7 +80,7 @@ def test_a_protocol_without_a_source_is_refused():
 
 
 def test_an_unknown_protocol_lists_the_known_ones():
-    with pytest.raises(ValueError, match='liir_paper, liir_compat, mast, crw, dino, vfs'):
+    with pytest.raises(ValueError, match='liir_paper, liir_compat, mast, crw, quick, dino, vfs'):
         get_protocol('liir')
     assert get_protocol('crw') is PRESETS['crw']
 
@@ -148,3 +149,31 @@ def test_settings_can_be_replaced():
     assert replace(PRESETS['mast'].settings, topk=36).topk == 36
     with pytest.raises(ValueError, match='topk'):
         replace(PRESETS['mast'].settings, topk=-1)
+
+
+def test_a_changed_protocol_says_so_in_its_name_and_sources_and_changes_nothing_else():
+    base, changed = PRESETS['crw'], PRESETS['crw'].with_settings({'radius': 5})
+    assert changed.name == 'crw+radius=5'
+    assert changed.settings == replace(base.settings, radius=5)
+    assert changed.input == base.input
+    assert changed.sources['radius'] == 'chosen by the user'
+    assert {k: v for k, v in changed.sources.items() if k != 'radius'} == {
+        k: v for k, v in base.sources.items() if k != 'radius'
+    }
+    with pytest.raises(ValueError, match="no setting 'radios'"):
+        base.with_settings({'radios': 5})
+
+
+def test_another_short_side_is_part_of_the_name():
+    small = PRESETS['dino'].at_short_side(240)
+    assert small.name == 'dino@240'
+    assert small.input == replace(PRESETS['dino'].input, short_side=240)
+    assert small.settings == PRESETS['dino'].settings
+
+
+def test_a_protocol_of_a_config_is_a_name_or_a_base_with_changes():
+    assert resolve_protocol('mast') is PRESETS['mast']
+    assert resolve_protocol(PRESETS['mast']) is PRESETS['mast']
+    assert resolve_protocol(dict(base='mast', changes=dict(topk=3))).settings.topk == 3
+    with pytest.raises(ValueError, match='base=NAME'):
+        resolve_protocol(dict(base='mast', topk=3))
