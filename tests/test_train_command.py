@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +21,9 @@ from train_cases import (
     write_training_videos,
 )
 
-from mmliir.apis.train import train
+from mmliir.apis import train as train_api
+from mmliir.apis.configs import load_config
+from mmliir.apis.train import prepare_config, stage_configs, train
 from mmliir.testing.synthetic import generate_videos
 from mmliir.utils.checkpoint import read_checkpoint
 
@@ -249,10 +252,26 @@ def test_starting_from_foreign_weights_is_one_line(videos, tmp_path, command):
 
 
 def test_torchrun_is_asked_for_where_it_is_needed(videos, tmp_path, command, monkeypatch):
-    if torch.cuda.is_available():
-        pytest.skip('the engine starts the process group itself')
     for name in ('RANK', 'WORLD_SIZE'):
         monkeypatch.delenv(name, raising=False)
     line = error_line(command(LIIR_CONFIG, '--data-root', videos, '--launcher', 'pytorch', '--work-dir', 'w'))
     assert 'torchrun' in line
     assert os.environ.get('LOCAL_RANK', '0') == '0'
+
+
+@pytest.mark.parametrize('launcher', ['pytorch', 'slurm'])
+def test_on_gpus_the_ranks_are_known_before_a_stage_is_prepared(launcher, monkeypatch):
+    """The schedule counts the samples of all ranks, in the first stage too."""
+    started = []
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setattr(train_api.torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(train_api, 'set_multi_processing', lambda **settings: None)
+    monkeypatch.setattr(train_api, 'init_dist', lambda *args, **settings: started.append((args, settings)))
+    monkeypatch.setattr(train_api.dist, 'is_initialized', lambda: bool(started))
+    monkeypatch.setattr(train_api.dist, 'get_world_size', lambda: 4)
+    cfg = load_config(LIIR_CONFIG)
+    train_api.prepare_distributed(launcher, cfg.env_cfg)
+    assert started == [((launcher,), {'backend': 'nccl'})]
+    name, stage = stage_configs(cfg, Path('work'))[0]
+    prepare_config(stage, amp=False, launcher=launcher, auto_scale_lr=False)
+    assert name == 'intra' and stage.param_scheduler[0].samples_per_step == 24 * 4

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import barrier, init_dist, is_main_process
+from mmengine.utils.dl_utils import set_multi_processing
 
 from mmliir.apis.configs import change_config, load_config
 from mmliir.engine import CorrespondenceRunner
@@ -98,7 +99,7 @@ def train(
     cfg = load_config(config, options)
     if 'train_dataloader' not in cfg or 'train_cfg' not in cfg:
         raise ValueError(f'{config} describes a frozen feature: it has no training (train_dataloader, train_cfg)')
-    prepare_distributed(launcher)
+    prepare_distributed(launcher, cfg.get('env_cfg', {}))
     work_dir = Path(work_dir or cfg.get('work_dir') or Path('work_dirs') / Path(config).stem)
     stages = stage_configs(cfg, work_dir, options)
     names = [name for name, _ in stages]
@@ -211,12 +212,24 @@ def prepare_config(cfg: Config, amp: bool, launcher: str, auto_scale_lr: bool) -
                 scheduler.samples_per_step = cfg.train_dataloader.batch_size * ranks
 
 
-def prepare_distributed(launcher: str) -> None:
-    """Start the process group where MMEngine cannot: with torchrun on a machine without a GPU (gloo)."""
-    if launcher == 'pytorch' and not torch.cuda.is_available() and not dist.is_initialized():
-        if 'RANK' not in os.environ:
-            raise ValueError(
-                '--launcher pytorch needs torchrun: `bash tools/dist_train.sh CONFIG 2`, or '
-                '`torchrun --nproc_per_node=2 tools/train.py CONFIG --launcher pytorch`'
-            )
+def prepare_distributed(launcher: str, env_cfg: dict) -> None:
+    """Start the process group before a stage is prepared: schedules and folders depend on the ranks.
+
+    With torchrun on a machine without a GPU the back end is gloo, whatever the config says.
+
+    Args:
+        launcher: 'none', 'pytorch' (torchrun), 'slurm' or 'mpi'.
+        env_cfg: The config's: `mp_cfg`, `dist_cfg`.
+    """
+    if launcher == 'none' or dist.is_initialized():
+        return
+    if launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise ValueError(
+            '--launcher pytorch needs torchrun: `bash tools/dist_train.sh CONFIG 2`, or '
+            '`torchrun --nproc_per_node=2 tools/train.py CONFIG --launcher pytorch`'
+        )
+    if launcher == 'pytorch' and not torch.cuda.is_available():
         dist.init_process_group('gloo')
+        return
+    set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)  # before MMEngine's default, 'spawn'
+    init_dist(launcher, **env_cfg.get('dist_cfg', {}))
