@@ -1,5 +1,6 @@
 # LIIR in minutes on two CPU cores: a quarter of the width, small frames, generated videos (`make quickstart`).
-# Every part of the method is on; only sizes and numbers of steps are reduced.
+# Every part of the method is on. Besides sizes and numbers of steps, other than in the recipe: crops and flips, masked
+# window cells outside the frame, bfloat16 convolutions, and the `quick` protocol.
 _base_ = ['liir_r18_ytvos.py']
 model = dict(
     backbone=dict(base_channels=16),

@@ -21,4 +21,5 @@ param_scheduler = [
     )
 ]
 stages = None
-protocol = 'mast'
+# At the temperature it was trained with; MAST's own is 1.
+protocol = dict(_delete_=True, base='mast', changes=dict(temperature='sqrt_channels'))

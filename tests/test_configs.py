@@ -58,6 +58,15 @@ def test_every_config_builds_its_model_and_names_a_known_protocol(name):
 
 
 @pytest.mark.parametrize('name', TRAINED)
+def test_a_feature_is_tested_at_the_temperature_it_was_trained_with(name):
+    """Cosine similarities have temperatures of their own; raw dot products mean what training made of them."""
+    cfg = load_config(ROOT / name)
+    settings, head = resolve_protocol(cfg.protocol).settings, cfg.model.reconstruction_head
+    if settings.l2_normalise == head.normalize:
+        assert settings.temperature == head.temperature
+
+
+@pytest.mark.parametrize('name', TRAINED)
 def test_every_trained_config_names_loops_and_hooks_that_exist(name):
     for _, stage in stage_configs(load_config(ROOT / name), Path('work')):
         assert LOOPS.get(stage.train_cfg.type) is not None
