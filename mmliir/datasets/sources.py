@@ -327,8 +327,11 @@ def cache_frames(
                 done, data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])
                 assert done, 'JPEG encoder failed'
                 (partial / f'{number:06d}.jpg').write_bytes(data.tobytes())
-            if not folder.is_dir():  # another process may have been quicker
+            try:
                 os.rename(partial, folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was quicker
+                    raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return FrameFolder(folder)

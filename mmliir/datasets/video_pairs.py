@@ -67,13 +67,15 @@ class VideoPairDataset(Dataset):
     def _read(self, index: PairIndex) -> tuple[int, list[np.ndarray], tuple[int, int]]:
         video, numbers = index.video, (index.reference, index.query)
         substitutes = np.random.default_rng([index.seed & 0xFFFFFFFF, index.seed >> 32, 1])
+        tried = set()  # of this item: what else this worker has found must not change its choice
         while True:
             try:
                 return video, [self.source.read(video, number) for number in numbers], numbers
             except BrokenMediaError as error:
                 self._note_damage(video, error)
+            tried.add(video)
             gap = index.query - index.reference
-            fitting = [v for v, length in enumerate(self.num_frames) if length > gap and v not in self._damaged]
+            fitting = [v for v, length in enumerate(self.num_frames) if length > gap and v not in tried]
             if not fitting:
                 raise BrokenMediaError(f'no whole video of more than {gap} frames is left to take the place of another')
             video = int(substitutes.choice(fitting))

@@ -165,6 +165,19 @@ def test_a_damaged_frame_is_replaced_by_a_pair_of_another_video(folders, videos,
     assert again['data_samples'] == items[7]['data_samples']
 
 
+def test_the_replacement_does_not_depend_on_what_the_worker_read_before(folders, videos):
+    for video in videos[:2]:
+        (folders / video.name / '00004.png').write_bytes(b'')
+
+    experienced = pair_dataset(FrameFolderSource(str(folders), max_broken=2))
+    experienced[PairIndex(0, 4, 6, 0)]
+    one_by_one = [
+        pair_dataset(FrameFolderSource(str(folders), max_broken=2))[PairIndex(1, 4, 6, seed)]['data_samples']
+        for seed in range(40)
+    ]
+    assert [experienced[PairIndex(1, 4, 6, seed)]['data_samples'] for seed in range(40)] == one_by_one
+
+
 def test_too_many_damaged_videos_stop_the_run(folders, videos):
     for video in videos[:2]:
         (folders / video.name / '00004.png').write_bytes(b'')
