@@ -121,7 +121,6 @@ def evaluate(
     _refuse_data_as_output(built, out_dir)
     card = make_card(built, chosen, cfg, name, checkpoint, seed, amp)
     encode = make_encoder(model, amp)
-    device = next(iter(model.state_dict().values()), torch.zeros(1)).device
     report = export_predictions(
         [built.dataset[i] for i in range(len(built.dataset))],
         encode,
@@ -130,7 +129,7 @@ def evaluate(
         out_dir,
         card=card,
         overwrite=overwrite,
-        device=device,
+        device=model.device,
     )
     report.raise_for_failures()
     scores = built.metric.score(out_dir, backend=backend, jobs=jobs, progress=progress)

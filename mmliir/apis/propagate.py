@@ -150,8 +150,7 @@ def propagate(
     masks = dict(mask) if isinstance(mask, Mapping) else {0: mask}
     labels, notes = _read_masks(masks, frames)
     model = build_method(cfg, checkpoint, seed, device)
-    where = next(iter([*model.parameters(), *model.buffers()]), torch.zeros(1)).device
-    label_maps = propagate_video(frames, make_encoder(model, amp), labels, chosen, model.stride, where)
+    label_maps = propagate_video(frames, make_encoder(model, amp), labels, chosen, model.stride, model.device)
     has_file = checkpoint is not None and str(checkpoint) != UNTRAINED
     card = ProtocolCard(
         protocol=chosen.name,

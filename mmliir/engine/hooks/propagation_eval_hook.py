@@ -63,7 +63,6 @@ class PropagationEvalHook(Hook):
         out_dir = Path(runner.work_dir) / 'eval' / self.task.name / f'iter_{step}'
         rank, ranks = runner.rank, runner.world_size
         samples = [self.task.dataset[i] for i in range(rank, len(self.task.dataset), ranks)]
-        device = next(model.parameters()).device
         if rank == 0 and out_dir.exists():
             shutil.rmtree(out_dir)  # of a run that was here before; the ranks share the folder
         if ranks > 1:
@@ -75,7 +74,7 @@ class PropagationEvalHook(Hook):
             model.stride,
             out_dir,
             card=None,
-            device=device,
+            device=model.device,
         )
         report.raise_for_failures()
         if ranks > 1:

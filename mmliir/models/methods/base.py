@@ -72,6 +72,11 @@ class BaseCorrespondence(BaseModel):
         """Input pixels per feature cell."""
         return self.encoder.stride
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies, one without weights too."""
+        return next(iter([*self.parameters(), *self.buffers()])).device
+
     def forward(self, inputs: Tensor, data_samples: dict | None = None, mode: str = 'tensor'):
         """Called by the Runner on preprocessed batches.
 
@@ -102,8 +107,7 @@ class BaseCorrespondence(BaseModel):
         """
         training = [module for module in self.modules() if module.training]
         self.eval()
-        device = next(iter([*self.parameters(), *self.buffers()])).device
-        features = self.encoder(self.data_preprocessor.normalize(frames.to(device)))
+        features = self.encoder(self.data_preprocessor.normalize(frames.to(self.device)))
         for module in training:  # not `train()`: a part that was frozen stays frozen
             module.training = True
         return features
