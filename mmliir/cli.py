@@ -135,9 +135,17 @@ def progress_bar(task: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar with the time left on a terminal; give the function (done, total) that moves it."""
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        handle = bar.add_task(task, total=None)
-        yield lambda done, total: bar.update(handle, completed=done, total=total)
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    handle = bar.add_task(task, total=None)
+
+    def report(done: int, total: int) -> None:
+        bar.start()  # not before: what comes first may show a bar of its own, and two garble each other
+        bar.update(handle, completed=done, total=total)
+
+    try:
+        yield report
+    finally:
+        bar.stop()
 
 
 def _add_propagate(subparsers: argparse._SubParsersAction) -> None:
