@@ -22,9 +22,9 @@ train_dataloader = dict(
         ],
     ),
 )
-train_cfg = dict(max_iters=200)
+train_cfg = dict(max_iters=100)
 optim_wrapper = dict(_delete_=True, type='AutocastOptimWrapper', optimizer=dict(type='Adam', lr=1e-4))
-param_scheduler = [dict(type='SampleStepLR', boundaries=[1_600, 2_400], factors=[1.0, 0.5, 0.25])]
+param_scheduler = [dict(type='SampleStepLR', boundaries=[800, 1_200], factors=[1.0, 0.5, 0.25])]
 auto_scale_lr = dict(base_batch_size=16)
 stages = [
     dict(
@@ -39,4 +39,4 @@ stages = [
     ),
     dict(name='inter', changes={}),
 ]
-default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=200, max_keep_ckpts=2))
+default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=100, max_keep_ckpts=2))

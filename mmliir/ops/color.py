@@ -1,5 +1,7 @@
 """RGB <-> CIE Lab on tensors, with the constants of OpenCV's float conversion (sRGB, D65 white)."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
@@ -27,7 +29,7 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
         raise ValueError(f'rgb must be float (..., 3, H, W) in [0, 1], got {rgb.dtype} {tuple(rgb.shape)}')
     linear = torch.where(rgb > 0.04045, ((rgb.clamp_min(0) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
     matrix = rgb.new_tensor(_RGB_TO_XYZ) / rgb.new_tensor(_WHITE)[:, None]
-    xyz = torch.einsum('ij,...jhw->...ihw', matrix, linear)
+    xyz = _per_pixel(matrix, linear)
     root = torch.where(xyz > _EPSILON, xyz.clamp_min(_EPSILON) ** (1 / 3), 7.787 * xyz + 16 / 116)
     x, y, z = root.unbind(dim=-3)
     luminance = torch.where(xyz[..., 1, :, :] > _EPSILON, 116 * y - 16, _KAPPA * xyz[..., 1, :, :])
@@ -53,9 +55,17 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
     matrix = torch.linalg.inv(
         (lab.new_tensor(_RGB_TO_XYZ) / lab.new_tensor(_WHITE)[:, None]).double()
     ).to(lab.dtype)
-    linear = torch.einsum('ij,...jhw->...ihw', matrix, xyz).clamp(0, 1)
+    linear = _per_pixel(matrix, xyz).clamp(0, 1)
     rgb = torch.where(linear > 0.0031308, 1.055 * linear.clamp_min(1e-12) ** (1 / 2.4) - 0.055, 12.92 * linear)
     return rgb.clamp(0, 1)
+
+
+def _per_pixel(matrix: Tensor, image: Tensor) -> Tensor:
+    """(3, 3) times every pixel of (..., 3, H, W), in the image's precision: bfloat16 would be off by 2 units of a."""
+    kind = image.device.type
+    guard = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    with guard:
+        return torch.einsum('ij,...jhw->...ihw', matrix, image)
 
 
 def _inverse_root(root: Tensor) -> Tensor:

@@ -30,6 +30,15 @@ def test_lab_is_opencvs_with_the_mean_and_std_of_mast(frames):
             np.testing.assert_allclose(normalized[b, t].numpy(), expected, rtol=0, atol=0.5 / 127)
 
 
+def test_colours_stay_in_float32_under_autocast(frames):
+    """The engine prepares a training batch inside the optimizer's autocast context."""
+    expected = VideoPreprocessor().normalize(frames)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        normalized = VideoPreprocessor().normalize(frames)
+    assert normalized.dtype == torch.float32
+    assert torch.equal(normalized, expected)
+
+
 def test_rgb_is_scaled_to_one_then_normalised(frames):
     preprocessor = VideoPreprocessor('rgb', mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
     mean, std = (torch.tensor(v)[:, None, None] for v in ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)))
