@@ -81,8 +81,10 @@ def main() -> int:
 
 
 def default_out_dir(args: argparse.Namespace) -> Path:
-    """`work_dirs/<config>/<task>_<protocol>_<checkpoint>`: two checkpoints never share a folder."""
-    weights = Path(args.checkpoint).stem if args.checkpoint else 'frozen'
+    """`work_dirs/<config>/<task>_<protocol>_<run>_<checkpoint>`: two checkpoints never share a folder."""
+    weights = 'frozen'
+    if args.checkpoint:
+        weights = f'{Path(args.checkpoint).resolve().parent.name}_{Path(args.checkpoint).stem}'
     if args.checkpoint == UNTRAINED:
         weights = f'{UNTRAINED}{args.seed}'
     protocol = args.protocol or 'default'

@@ -75,7 +75,7 @@ def run_quickstart(config: str | Path, work_dir: str | Path, task: dict, seed: i
     before = evaluate(cfg, UNTRAINED, out_dir=work_dir / 'predictions' / 'untrained', **common)
     _say('3/5', f'training on {TRAIN_VIDEOS} unlabelled videos')
     run_dir = work_dir / f'train_seed{seed}'
-    checkpoint = train(config, work_dir=run_dir, options=options, resume=True, data_root=data / 'train')
+    checkpoint = train(config, work_dir=run_dir, options=options, resume=run_dir.is_dir(), data_root=data / 'train')
     _say('4/5', 'evaluating the trained encoder')
     after = evaluate(cfg, checkpoint, out_dir=work_dir / 'predictions' / 'trained', **common)
     _say('5/5', 'writing the report')

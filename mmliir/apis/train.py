@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import torch
@@ -173,7 +174,9 @@ def _run_stage(
         return complete
     if go_on and (latest := _latest_checkpoint(Path(cfg.work_dir))) is not None:
         cfg.resume, cfg.load_from = True, str(latest)
-    elif not cfg.get('resume') and previous is not None:
+    elif go_on and is_main_process():
+        print(f'nothing to resume in {cfg.work_dir}: stage {name!r} starts from its beginning', file=sys.stderr)
+    if not cfg.get('resume') and previous is not None:
         cfg.load_from = str(previous)
     prepare_config(cfg, amp, launcher, auto_scale_lr)
     runner = CorrespondenceRunner.from_cfg(cfg)

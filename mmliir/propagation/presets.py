@@ -108,8 +108,8 @@ _LIIR_SHARED = {
     'fill_with_first': _UNUSED,
     'keep_late_frames': _NOT_DEFINED,
     'window_on_permanent': (
-        f'{_UNOFFICIAL}: plain window on every reference with the 72.2 model. The two-step dilated search '
-        'of MAST for references more than 15 frames old is not part of this preset'
+        f'{_UNOFFICIAL}: plain window on every reference with the 72.2 model. DEVIATION for `liir_paper`: the text '
+        'says "as in MAST", whose two-step dilated search for references more than 15 frames old is not built yet'
     ),
     'output_resize': 'results have the size of the input (native 480p)',
 }

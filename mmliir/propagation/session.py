@@ -172,16 +172,15 @@ class PropagationSession:
                 '(height x width). Resize it by nearest neighbour, for example with '
                 'mmliir.ops.resize_label_map.'
             )
-        if tensor.numel() and tensor.min() < 0:
-            raise ValueError(f'ids must be 0 or more, got {int(tensor.min())} in a label map')
+        ids = tensor.long()  # PyTorch cannot compare the wider unsigned types
+        if ids.numel() and ids.min() < 0:
+            raise ValueError(f'ids must be 0 or more, got {int(ids.min())} in a label map')
         if self._frame == 0:
             self._as_numpy = isinstance(label_map, np.ndarray)
             self._dtype, self._device = tensor.dtype, tensor.device
-        elif tensor.max() > torch.iinfo(self._dtype).max:
-            raise ValueError(
-                f'id {int(tensor.max())} does not fit in {self._dtype}, the type of the first label map'
-            )
-        return tensor.to(device)
+        elif ids.max() > torch.iinfo(self._dtype).max:
+            raise ValueError(f'id {int(ids.max())} does not fit in {self._dtype}, the type of the first label map')
+        return ids.to(device)
 
     def _first(self, given: Tensor | None) -> Tensor:
         if given is None:

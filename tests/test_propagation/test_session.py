@@ -243,3 +243,16 @@ def test_what_does_not_fit_is_named():
         session.step(feature, np.full((16, 20), 300, dtype=np.int16))
     with pytest.raises(ValueError, match='stride'):
         PropagationSession(settings, 0, (16, 20))
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.int32, np.int64])
+def test_label_maps_of_any_whole_type_come_back_in_it(dtype):
+    settings = PRESETS['quick'].settings
+    session = PropagationSession(settings, 2, (8, 8))
+    feature = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0))
+    label_map = np.zeros((8, 8), dtype)
+    label_map[2:6, 2:6] = 7
+    assert session.step(feature, label_map).dtype == dtype
+    again = session.step(feature)
+    assert again.dtype == dtype
+    assert set(np.unique(again)) == {0, 7}
