@@ -247,8 +247,7 @@ def test_what_does_not_fit_is_named():
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.int32, np.int64])
 def test_label_maps_of_any_whole_type_come_back_in_it(dtype):
-    settings = PRESETS['quick'].settings
-    session = PropagationSession(settings, 2, (8, 8))
+    session = PropagationSession(SHARP, 2, (8, 8))
     feature = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0))
     label_map = np.zeros((8, 8), dtype)
     label_map[2:6, 2:6] = 7
