@@ -32,11 +32,11 @@ stages = [
         changes={
             'model.inter': None,
             'model.compactness': None,
-            'train_cfg.max_iters': 1000,
+            'train_cfg.max_iters': 3000,
             'optim_wrapper.optimizer.lr': 1e-3,
-            'param_scheduler.0.boundaries': [10_000, 13_000],
+            'param_scheduler.0.boundaries': [30_000, 40_000],
         },
     ),
     dict(name='inter', changes={}),
 ]
-default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=100, max_keep_ckpts=2))
+default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=500, max_keep_ckpts=2))
