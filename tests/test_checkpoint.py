@@ -21,7 +21,7 @@ LIIR = dict(
     position_encoder=dict(type='LearnedPositionEncoder1d', channels=4, size=(8, 8)),
     projection=dict(type='ConvProjection', in_channels=16, out_channels=6),
     reconstruction_head=dict(type='ReconstructionHead', radius=1, loss=dict(type='ReconstructionLoss')),
-    inter=dict(bank=dict(num_frames=3)),
+    inter=dict(type='InterVideoTerm', bank=dict(num_frames=3)),
 )
 
 

@@ -1,6 +1,11 @@
 """Pure functions on tensors: the core of the toolbox. They import nothing of ours but each other."""
 
-from mmliir.ops.affinity import joint_softmax, negatives_logsumexp
+from mmliir.ops.affinity import (
+    drawn_negatives_logsumexp,
+    joint_softmax,
+    negatives_logsumexp,
+    window_negatives_logsumexp,
+)
 from mmliir.ops.color import lab_to_rgb, rgb_to_lab
 from mmliir.ops.coords import cells_to_pixels, coordinate_grid, pixels_to_cells
 from mmliir.ops.gaussian_mixture import fit_mixture, fit_mixture_rows
@@ -11,6 +16,7 @@ from mmliir.ops.window_topk_attend import MixturePrior, window_topk_attend
 __all__ = [
     'cells_to_pixels',
     'coordinate_grid',
+    'drawn_negatives_logsumexp',
     'fit_mixture',
     'fit_mixture_rows',
     'joint_softmax',
@@ -21,6 +27,7 @@ __all__ = [
     'rgb_to_lab',
     'upsample_field',
     'window_logits',
+    'window_negatives_logsumexp',
     'window_offsets',
     'window_readout',
     'window_validity',

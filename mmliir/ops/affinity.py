@@ -1,13 +1,18 @@
 """Soft-max over several windows at once, with or without negatives from other videos.
 
-Shape letters: B batch, C channels, h w cells, P window cells, Q bank entries.
+Shape letters: B batch, C channels, h w cells, P window cells, Q bank entries, N stored maps, L = h * w locations,
+J keys of a chunk, G groups of M queries that share keys.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from mmliir.ops.local_window import window_offsets
 
 
 def joint_softmax(logits: Sequence[Tensor], extra_logsumexp: Tensor | None = None) -> list[Tensor]:
@@ -46,9 +51,9 @@ def negatives_logsumexp(
     negatives: Tensor,
     allowed: Tensor,
     temperature: float = 1.0,
-    max_elements: int = 1 << 22,
+    max_elements: int | None = None,
 ) -> Tensor:
-    """Log-sum-exp of each query cell's similarity to the entries of a bank, streamed.
+    """Log-sum-exp of each query cell's similarity to the entries of a bank, the same entries for all cells; streamed.
 
     The similarities (B x h x w x Q) are never stored: forward and backward walk through them in chunks, so the peak
     memory does not grow with the bank's size times the number of cells.
@@ -58,58 +63,176 @@ def negatives_logsumexp(
         negatives: (Q, C) bank entries; constants, no gradient flows into them (LIIR: the bank is detached).
         allowed: (B, Q) bool; False keeps an entry out for that sample (own video, empty slot).
         temperature: Divides the products.
-        max_elements: Upper bound on the elements of the similarity chunk held at once.
+        max_elements: Upper bound on the elements of the similarity chunk held at once. None chooses by the device.
 
     Returns:
         (B, h, w) log-sum-exp; -inf where no entry is allowed. Differentiable in `query`.
     """
     if negatives.dim() != 2 or negatives.shape[1] != query.shape[1]:
         raise ValueError(f'negatives must be (Q, {query.shape[1]}), got {tuple(negatives.shape)}')
-    if allowed.shape != (query.shape[0], negatives.shape[0]):
-        raise ValueError(
-            f'allowed must be (B, Q) = ({query.shape[0]}, {negatives.shape[0]}), got {tuple(allowed.shape)}'
-        )
-    if not temperature > 0:
-        raise ValueError(f'temperature must be above 0, got {temperature}')
-    return _StreamedLogSumExp.apply(query, negatives.detach(), allowed, temperature, max_elements)
+    _check_negatives(query, negatives.shape[0], allowed, temperature)
+    query_BLC = query.flatten(2).transpose(1, 2)
+    negatives = negatives.detach()
+    step = max(1, _limit(query, max_elements) // max(1, query_BLC.shape[0] * query_BLC.shape[1]))
+
+    def chunks() -> Iterator[Chunk]:
+        for start in range(0, negatives.shape[0], step):
+            entries = negatives[start : start + step].to(query.dtype)
+            yield entries[None], allowed[:, None, start : start + step]
+
+    total_BL = _StreamedLogSumExp.apply(query_BLC, chunks, temperature)
+    return total_BL.reshape(query.shape[0], *query.shape[2:])
+
+
+def drawn_negatives_logsumexp(
+    query: Tensor,
+    maps: Tensor,
+    cells: Tensor,
+    allowed: Tensor,
+    temperature: float = 1.0,
+    max_elements: int | None = None,
+) -> Tensor:
+    """`negatives_logsumexp` where every query cell has entries of its own, drawn from each stored map.
+
+    The literal reading of LIIR section 3.2, "for each query pixel" (liir.md A9); samples of a batch share the draws.
+
+    Args:
+        query: (B, C, h, w) features.
+        maps: (N, C, h, w) stored feature maps; constants.
+        cells: (N, p, h * w) long: the p cells (flat, row-major) of map n that query cell l is compared with.
+        allowed: (B, N) bool.
+        temperature, max_elements: As in `negatives_logsumexp`; the bound holds for the gathered entries.
+
+    Returns:
+        (B, h, w) log-sum-exp; -inf where no map is allowed. Differentiable in `query`.
+    """
+    _check_maps(query, maps)
+    _check_negatives(query, maps.shape[0], allowed, temperature)
+    frames, points, locations = cells.shape[0], cells.shape[1], query.shape[2] * query.shape[3]
+    if cells.dim() != 3 or frames != maps.shape[0] or cells.shape[2] != locations:
+        raise ValueError(f'cells must be (N, p, {locations}) for {maps.shape[0]} maps, got {tuple(cells.shape)}')
+    maps_NlC = maps.detach().flatten(2).transpose(1, 2)
+    step = max(1, _limit(query, max_elements) // max(1, points * locations * query.shape[1]))
+
+    def chunks() -> Iterator[Chunk]:
+        for start in range(0, frames, step):
+            own, drawn = maps_NlC[start : start + step], cells[start : start + step]
+            entries_npLC = own[torch.arange(len(own), device=own.device)[:, None, None], drawn]
+            keys_LJC = entries_npLC.permute(2, 0, 1, 3).reshape(locations, -1, query.shape[1])
+            yield keys_LJC.to(query.dtype), allowed[None, :, start : start + step].repeat_interleave(points, dim=2)
+
+    return _located_logsumexp(query, chunks, temperature)
+
+
+def window_negatives_logsumexp(
+    query: Tensor,
+    maps: Tensor,
+    allowed: Tensor,
+    radius: int,
+    temperature: float = 1.0,
+    border: Literal['mask', 'zero_logit'] = 'mask',
+    max_elements: int | None = None,
+) -> Tensor:
+    """`negatives_logsumexp` over the window around the query's own location in every stored map (liir.md A9 `compat`).
+
+    Args:
+        query: (B, C, h, w) features.
+        maps: (N, C, h, w) stored feature maps; constants.
+        allowed: (B, N) bool.
+        radius: Window radius in cells; 3 for 7 x 7.
+        temperature, max_elements: As in `negatives_logsumexp`.
+        border: Cells outside the map: 'mask' leaves them out, 'zero_logit' counts them with logit 0.
+
+    Returns:
+        (B, h, w) log-sum-exp; -inf where no map is allowed. Differentiable in `query`.
+    """
+    _check_maps(query, maps)
+    _check_negatives(query, maps.shape[0], allowed, temperature)
+    if border not in ('mask', 'zero_logit'):
+        raise ValueError(f"border must be 'mask' or 'zero_logit', got {border!r}")
+    channels, height, width = query.shape[1:]
+    offsets = (window_offsets(radius) + radius).tolist()
+    inside = F.pad(torch.ones(height, width, dtype=torch.bool, device=query.device), [radius] * 4)
+    maps = maps.detach()
+    per_frame = height * width * max(channels, query.shape[0])
+    step = max(1, _limit(query, max_elements) // per_frame)
+
+    def chunks() -> Iterator[Chunk]:
+        for start in range(0, maps.shape[0], step):
+            padded_nChw = F.pad(maps[start : start + step].to(query.dtype), [radius] * 4)
+            padded_hwnC = padded_nChw.permute(2, 3, 0, 1).contiguous()
+            own = allowed[None, :, start : start + step]
+            for dx, dy in offsets:
+                keys_LJC = padded_hwnC[dy : dy + height, dx : dx + width].reshape(height * width, -1, channels)
+                if border == 'mask':
+                    yield keys_LJC, own & inside[dy : dy + height, dx : dx + width].reshape(-1, 1, 1)
+                else:
+                    yield keys_LJC, own
+
+    return _located_logsumexp(query, chunks, temperature)
+
+
+#: Keys (G or 1, J, C) and what they may be compared with, bool, broadcastable to (G, M, J).
+Chunk = tuple[Tensor, Tensor]
+# Elements of a chunk of similarities or of gathered entries: a CPU works best inside its cache, a GPU on large pieces.
+CPU_ELEMENTS = 1 << 22
+GPU_ELEMENTS = 1 << 26
+
+
+def _located_logsumexp(query: Tensor, chunks: Callable[[], Iterator[Chunk]], temperature: float) -> Tensor:
+    """Log-sum-exp where the keys belong to a location: the batch becomes the rows of a product a location."""
+    query_LBC = query.permute(2, 3, 0, 1).reshape(-1, query.shape[0], query.shape[1])
+    total_LB = _StreamedLogSumExp.apply(query_LBC, chunks, temperature)
+    return total_LB.t().reshape(query.shape[0], *query.shape[2:])
 
 
 class _StreamedLogSumExp(torch.autograd.Function):
-    """Log-sum-exp over bank entries; the backward pass computes the logits again instead of keeping them."""
+    """Log-sum-exp of (G, M, C) queries over chunks of keys; the backward pass computes the logits again."""
 
     @staticmethod
-    def forward(ctx, query, negatives, allowed, temperature, max_elements):
-        flat_BLC = query.flatten(2).transpose(1, 2)
-        total = flat_BLC.new_full(flat_BLC.shape[:2], float('-inf'))
-        step = _entries_per_chunk(flat_BLC, max_elements)
-        for start in range(0, negatives.shape[0], step):
-            logits = _chunk_logits(flat_BLC, negatives, allowed, temperature, start, step)
-            total = torch.logaddexp(total, torch.logsumexp(logits, dim=2))
-        ctx.save_for_backward(query, negatives, allowed, total)
-        ctx.temperature, ctx.max_elements = temperature, max_elements
-        return total.reshape(query.shape[0], *query.shape[2:])
+    def forward(ctx, query_GMC, chunks, temperature):
+        total_GM = query_GMC.new_full(query_GMC.shape[:2], float('-inf'))
+        for keys, allowed in chunks():
+            logits = _chunk_logits(query_GMC, keys, allowed, temperature)
+            total_GM = torch.logaddexp(total_GM, torch.logsumexp(logits, dim=2))
+        ctx.save_for_backward(query_GMC, total_GM)
+        ctx.chunks, ctx.temperature = chunks, temperature
+        return total_GM
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output):
-        query, negatives, allowed, total = ctx.saved_tensors
-        flat_BLC = query.flatten(2).transpose(1, 2)
-        finite_total = torch.where(torch.isinf(total), torch.zeros_like(total), total)
-        grad_BLC = torch.zeros_like(flat_BLC)
-        step = _entries_per_chunk(flat_BLC, ctx.max_elements)
-        for start in range(0, negatives.shape[0], step):
-            logits = _chunk_logits(flat_BLC, negatives, allowed, ctx.temperature, start, step)
-            weights = torch.exp(logits - finite_total[:, :, None])
-            grad_BLC += torch.matmul(weights, negatives[start : start + step].to(weights.dtype))
-        grad_BLC *= grad_output.flatten(1)[:, :, None] / ctx.temperature
-        return grad_BLC.transpose(1, 2).reshape(query.shape), None, None, None, None
+        query_GMC, total_GM = ctx.saved_tensors
+        finite_total = total_GM.masked_fill(torch.isneginf(total_GM), 0.0)[:, :, None]
+        grad_GMC = torch.zeros_like(query_GMC)
+        for keys, allowed in ctx.chunks():
+            weights = _chunk_logits(query_GMC, keys, allowed, ctx.temperature).sub_(finite_total).exp_()
+            grad_GMC += torch.matmul(weights, keys)
+        grad_GMC *= grad_output[:, :, None] / ctx.temperature
+        return grad_GMC, None, None
 
 
-def _entries_per_chunk(flat_BLC: Tensor, max_elements: int) -> int:
-    return max(1, max_elements // max(1, flat_BLC.shape[0] * flat_BLC.shape[1]))
+def _chunk_logits(query_GMC: Tensor, keys: Tensor, allowed: Tensor, temperature: float) -> Tensor:
+    logits = torch.matmul(query_GMC / temperature, keys.transpose(1, 2))
+    return logits.masked_fill_(~allowed, float('-inf'))
 
 
-def _chunk_logits(flat_BLC, negatives, allowed, temperature, start, step) -> Tensor:
-    chunk = negatives[start : start + step].to(flat_BLC.dtype)
-    logits = torch.matmul(flat_BLC, chunk.t()) / temperature
-    return logits.masked_fill(~allowed[:, None, start : start + step], float('-inf'))
+def _limit(query: Tensor, max_elements: int | None) -> int:
+    if max_elements is not None:
+        return max_elements
+    return CPU_ELEMENTS if query.device.type == 'cpu' else GPU_ELEMENTS
+
+
+def _check_negatives(query: Tensor, count: int, allowed: Tensor, temperature: float) -> None:
+    if allowed.shape != (query.shape[0], count):
+        raise ValueError(f'allowed must be (B, {count}) = ({query.shape[0]}, {count}), got {tuple(allowed.shape)}')
+    if not temperature > 0:
+        raise ValueError(f'temperature must be above 0, got {temperature}')
+
+
+def _check_maps(query: Tensor, maps: Tensor) -> None:
+    if query.dim() != 4 or maps.dim() != 4 or maps.shape[1:] != query.shape[1:]:
+        raise ValueError(
+            f'maps must be (N, C, h, w) with the (C, h, w) of the query, got {tuple(maps.shape)} and '
+            f'{tuple(query.shape)}'
+        )

@@ -142,6 +142,46 @@ def negatives_logsumexp(query, negatives, allowed, temperature: float = 1.0) -> 
     return out
 
 
+def located_negatives_logsumexp(
+    query, maps, allowed, temperature: float = 1.0, cells=None, radius: int | None = None, border: str = 'mask'
+) -> np.ndarray:
+    """The same sum where every query location has keys of its own.
+
+    Args:
+        query: (B, C, h, w) features.
+        maps: (N, C, h, w) stored maps.
+        allowed: (B, N) bool.
+        temperature: tau.
+        cells: (N, p, h * w) cells of each map that a location is compared with; or
+        radius: the window around the location, with `border` 'mask' or 'zero_logit'.
+
+    Returns:
+        (B, h, w) float64, -inf where the sum is empty.
+    """
+    query, maps = np.asarray(query, dtype=np.float64), np.asarray(maps, dtype=np.float64)
+    batch, _, height, width = query.shape
+    out = np.empty((batch, height, width))
+    for b in range(batch):
+        for y in range(height):
+            for x in range(width):
+                logits = []
+                for n in range(len(maps)):
+                    if not allowed[b][n]:
+                        continue
+                    if cells is not None:
+                        drawn = [divmod(int(cell), width) for cell in cells[n][:, y * width + x]]
+                    else:
+                        span = range(-radius, radius + 1)
+                        drawn = [(y + dy, x + dx) for dy in span for dx in span]
+                    for yy, xx in drawn:
+                        if 0 <= yy < height and 0 <= xx < width:
+                            logits.append(float(query[b, :, y, x] @ maps[n, :, yy, xx]) / temperature)
+                        elif border == 'zero_logit':
+                            logits.append(0.0)
+                out[b, y, x] = _logsumexp(logits)
+    return out
+
+
 def joint_softmax(logits, extra_logsumexp=None) -> list[np.ndarray]:
     """LIIR Eq. 4: each window logit's exponential over the sum of all windows' and the negatives'
     exponentials.

@@ -20,7 +20,7 @@ ALL_PARTS = dict(
     reconstruction_head=dict(
         type='ReconstructionHead', radius=1, temperature='sqrt_channels', loss=dict(type='ReconstructionLoss')
     ),
-    inter=dict(bank=BANK, momentum=0.9, modulation=dict(type='PositionShift')),
+    inter=dict(type='InterVideoTerm', bank=BANK, momentum=0.9, modulation=dict(type='PositionShift')),
     compactness=dict(type='CompactnessPriorLoss'),
 )
 

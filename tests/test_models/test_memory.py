@@ -3,11 +3,13 @@
 import copy
 import io
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from mmliir.models.memory import FeatureBank, MomentumEncoder
+from mmliir.testing import reference
 
 
 def frames(ids, channels=3, size=(2, 2)):
@@ -19,7 +21,7 @@ def frames(ids, channels=3, size=(2, 2)):
 
 
 def bank(num_frames=4, points=2, sample='step', dtype=torch.float32):
-    return FeatureBank(num_frames, points, sample, dtype)
+    return FeatureBank(num_frames, points, sample, dtype=dtype)
 
 
 def stored_ids(a_bank):
@@ -66,7 +68,7 @@ def test_each_entry_is_one_cell_of_the_video_it_names(sample):
 
 def test_step_sampling_draws_anew_and_enqueue_sampling_does_not():
     for sample, same in (('step', False), ('enqueue', True)):
-        a_bank = FeatureBank(8, 2, sample, torch.float32)
+        a_bank = FeatureBank(8, 2, sample, dtype=torch.float32)
         generator = torch.Generator().manual_seed(0)
         a_bank.enqueue(torch.randn(8, 3, 6, 6), torch.arange(8), generator)
         first, second = (a_bank.draw(generator).features for _ in range(2))
@@ -172,10 +174,68 @@ def test_wrong_shapes_are_refused(shape, ids):
         bank().enqueue(torch.zeros(shape), torch.zeros(ids, dtype=torch.long), torch.Generator())
 
 
-@pytest.mark.parametrize('changes', [{'num_frames': 0}, {'points': 0}, {'sample': 'query'}])
+@pytest.mark.parametrize('changes', [{'num_frames': 0}, {'points': 0}, {'sample': 'points'}])
 def test_wrong_settings_are_refused(changes):
     with pytest.raises(ValueError):
         bank(**changes)
+
+
+def randomised(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize('sample', ['step', 'query', 'enqueue', 'window'])
+@pytest.mark.parametrize('border', ['mask', 'zero_logit'])
+def test_negatives_of_every_sampling_equal_the_loops(sample, border):
+    a_bank = FeatureBank(5, 2, sample, window_radius=1, dtype=torch.float64)
+    ids, query = [3, 1, 4], randomised(1, 2, 3, 2, 4)
+    a_bank.enqueue(randomised(2, 3, 3, 2, 4), torch.tensor(ids), torch.Generator().manual_seed(3))
+    ours = a_bank.logsumexp(query, torch.tensor([1, 9]), 0.7, torch.Generator().manual_seed(4), border)
+    allowed = [[own != other for other in ids] for own in (1, 9)]
+    maps = randomised(2, 3, 3, 2, 4)
+    if sample == 'window':
+        expected = reference.located_negatives_logsumexp(query, maps, allowed, 0.7, radius=1, border=border)
+    else:  # the draws again, from a generator in the state that the bank's was in
+        generator = torch.Generator().manual_seed(3 if sample == 'enqueue' else 4)
+        shape = (3, 2, 8) if sample == 'query' else (3, 2)
+        kind = torch.int32 if sample == 'query' else torch.int64
+        cells = torch.randint(0, 8, shape, generator=generator, dtype=kind)
+        if sample != 'query':
+            cells = cells[:, :, None].expand(3, 2, 8)
+        expected = reference.located_negatives_logsumexp(query, maps, allowed, 0.7, cells=cells)
+    np.testing.assert_allclose(ours.numpy(), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize('sample', ['step', 'window'])
+def test_a_bank_that_waits_gives_nothing_until_it_is_full(sample):
+    a_bank = FeatureBank(3, 2, sample, wait_until_full=True, dtype=torch.float32)
+    query, ids = frames([0]), torch.tensor([0])
+    for number in (1, 2, 3, 4):
+        given = a_bank.logsumexp(query, ids, 1.0, torch.Generator())
+        assert (given is None) == (number <= 3), number
+        enqueue(a_bank, [number])
+
+
+def test_a_new_frame_replaces_the_one_of_its_own_video_when_asked():
+    a_bank = FeatureBank(3, 1, replace_own_video=True, dtype=torch.float32)
+    enqueue(a_bank, [1, 2])
+    a_bank.enqueue(frames([1]) + 50, torch.tensor([1]), torch.Generator())
+    assert a_bank.filled == 2 and sorted(a_bank.video_ids[:2].tolist()) == [1, 2]
+    assert (a_bank.features[0] > 50).all() and (a_bank.features[1] < 50).all()
+    enqueue(a_bank, [3, 4])  # full: the oldest slot makes room
+    assert sorted(a_bank.video_ids.tolist()) == [2, 3, 4]
+
+
+@pytest.mark.parametrize('sample', ['query', 'window'])
+def test_a_query_of_another_size_than_the_banks_maps_is_refused(sample):
+    a_bank = FeatureBank(3, 1, sample, dtype=torch.float32)
+    enqueue(a_bank, [1])
+    with pytest.raises(ValueError, match=r'\(3, 4\).*one image size'):
+        a_bank.logsumexp(frames([2], size=(2, 3)), torch.tensor([2]), 1.0, torch.Generator())
+
+
+def test_the_type_of_the_bank_may_be_named():
+    assert FeatureBank(dtype='float32').dtype == torch.float32
 
 
 # --- momentum encoder ---

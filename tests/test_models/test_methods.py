@@ -8,7 +8,7 @@ from model_cases import ALL_PARTS, build, draws_of_step, fill_bank, pairs, slow_
 
 from mmliir.models.methods import MAST
 from mmliir.models.methods.bottleneck import draw_dropped_channel, drop_channel
-from mmliir.models.methods.liir import gather_in_global_order
+from mmliir.models.methods.inter_video import gather_in_global_order
 
 STEP_SEED = 17
 OFF = dict(inter=None, compactness=None)
@@ -92,8 +92,9 @@ def test_rows_sum_to_less_than_one_by_the_negatives_mass_and_compactness_sees_th
     model = build().eval()
     seen = {}
     model.compactness.register_forward_pre_hook(lambda m, args: seen.update(compact=args[0]))
-    original = model.reconstruction
-    model.reconstruction = lambda affinity, pair: (seen.update(mixed=affinity), original(affinity, pair))[1]
+    head = model.reconstruction_head
+    original = head.reconstruction_loss
+    head.reconstruction_loss = lambda affinity, *rest: (seen.update(mixed=affinity), original(affinity, *rest))[1]
     fill_bank(model)
     losses = losses_of(model, pairs(), [0, 1])
     torch.testing.assert_close(seen['compact'].sum(dim=1), torch.ones(2, 4, 4).double())
@@ -184,7 +185,7 @@ def test_unknown_mode_is_refused():
 def test_channel_dropout_hides_the_same_chroma_channel_of_both_frames_and_scales_the_rest():
     model = build().eval()
     seen = []
-    model.encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    model.encoder.backbone.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     inputs = pairs(batch=3)
     hidden = set()
     for seed in range(12):

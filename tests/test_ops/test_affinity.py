@@ -8,7 +8,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmliir.ops import joint_softmax, negatives_logsumexp, window_logits, window_readout
+from mmliir.ops import (
+    drawn_negatives_logsumexp,
+    joint_softmax,
+    negatives_logsumexp,
+    window_logits,
+    window_negatives_logsumexp,
+    window_readout,
+)
 from mmliir.testing import reference
 
 INF = float('inf')
@@ -250,6 +257,108 @@ def test_neither_pass_ever_holds_all_similarities():
     ):
         negatives_logsumexp(query, bank, allowed, max_elements=limit)
     assert 0 < sum(saved) <= query.numel() + bank.numel() + allowed.numel() + batch * side * side
+
+
+# --- negatives of a location's own: drawn for it, or in the window around it ---
+
+
+def located(kind, query, maps, allowed, **settings):
+    """(value of ours, value of the loops) for 'drawn' cells, or windows under a border rule."""
+    if kind == 'drawn':
+        locations = query.shape[2] * query.shape[3]
+        generator = torch.Generator().manual_seed(4)
+        cells = torch.randint(0, locations, (len(maps), 3, locations), generator=generator)
+        ours = drawn_negatives_logsumexp(query, maps, cells, allowed, 0.7, **settings)
+        return ours, lambda: reference.located_negatives_logsumexp(query.detach(), maps, allowed, 0.7, cells=cells)
+    ours = window_negatives_logsumexp(query, maps, allowed, 1, 0.7, kind, **settings)
+    return ours, lambda: reference.located_negatives_logsumexp(
+        query.detach(), maps, allowed, 0.7, radius=1, border=kind
+    )
+
+
+LOCATED = pytest.mark.parametrize('kind', ['drawn', 'mask', 'zero_logit'])
+
+
+@LOCATED
+@pytest.mark.parametrize('shape', [(1, 1, 1, 1), (2, 3, 3, 5), (3, 1, 1, 4)])
+@pytest.mark.parametrize('frames', [0, 1, 5])
+def test_located_negatives_equal_the_loops(kind, shape, frames):
+    query, maps = randn(*shape, seed=1), randn(frames, *shape[1:], seed=2)
+    ours, loops = located(kind, query, maps, some_allowed(shape[0], frames))
+    close(ours, loops())
+
+
+@LOCATED
+@pytest.mark.parametrize('max_elements', [1, 100, 1 << 22])
+def test_located_negatives_pass_gradcheck_whatever_the_chunks(kind, max_elements):
+    query, maps = randn(2, 2, 2, 3, seed=1).requires_grad_(), randn(4, 2, 2, 3, seed=2)
+    allowed = torch.tensor([[True, False, True, True], [False, True, False, False]])
+    assert torch.autograd.gradcheck(
+        lambda q: located(kind, q, maps, allowed, max_elements=max_elements)[0], (query,)
+    )
+
+
+@LOCATED
+def test_located_negatives_of_nobody_are_minus_infinity_with_zero_gradient(kind):
+    query, maps = randn(2, 3, 2, 2, seed=1).requires_grad_(), randn(6, 3, 2, 2, seed=2)
+    extra, _ = located(kind, query, maps, torch.tensor([[False] * 6, [True] * 6]))
+    assert torch.isneginf(extra[0]).all() and torch.isfinite(extra[1]).all()
+    (gradient,) = torch.autograd.grad(joint_softmax([randn(2, 9, 2, 2)], extra)[0].square().sum(), query)
+    assert (gradient[0] == 0).all() and (gradient[1] != 0).any() and torch.isfinite(gradient).all()
+
+
+def test_drawing_every_cell_for_every_location_is_the_shared_bank():
+    query, maps, allowed = randn(2, 3, 2, 3, seed=1), randn(4, 3, 2, 3, seed=2), some_allowed(2, 4)
+    cells = torch.arange(6)[None, :, None].expand(4, 6, 6)
+    shared = maps.flatten(2).transpose(1, 2).reshape(-1, 3)
+    torch.testing.assert_close(
+        drawn_negatives_logsumexp(query, maps, cells, allowed, 0.7),
+        negatives_logsumexp(query, shared, allowed.repeat_interleave(6, dim=1), 0.7),
+        rtol=0,
+        atol=1e-12,
+    )
+
+
+def test_window_negatives_are_the_windows_of_the_intra_video_affinity():
+    query, maps = randn(1, 3, 4, 5, seed=1), randn(2, 3, 4, 5, seed=2)
+    for border in ('mask', 'zero_logit'):
+        logits = [window_logits(query, frame[None], 2, 0.7, border) for frame in maps]
+        torch.testing.assert_close(
+            window_negatives_logsumexp(query, maps, torch.ones(1, 2, dtype=torch.bool), 2, 0.7, border),
+            torch.logsumexp(torch.cat(logits, dim=1), dim=1),
+            rtol=0,
+            atol=1e-12,
+        )
+
+
+@pytest.mark.parametrize('kind', ['drawn', 'mask'])
+def test_located_negatives_never_hold_all_similarities(kind):
+    query, maps = randn(2, 4, 8, 8, seed=1).requires_grad_(), randn(200, 4, 8, 8, seed=2)
+    per_location = {'drawn': 3, 'mask': 9}[kind]
+    all_similarities = query.shape[0] * 64 * 200 * per_location
+    with LargestTensor() as recorded:
+        value, _ = located(kind, query, maps, some_allowed(2, 200), max_elements=6000)
+        torch.autograd.grad(value.sum(), query)
+    largest_input = max(maps.numel(), 200 * 3 * 64)
+    assert 0 < recorded.elements <= max(largest_input, 2 * 6000) < all_similarities
+
+
+@pytest.mark.parametrize(
+    'call, culprit',
+    [
+        (lambda q, m, a: window_negatives_logsumexp(q, m[:, :2], a, 1), r'maps.*\(5, 2, 4, 4\) and \(2, 3, 4, 4\)'),
+        (lambda q, m, a: window_negatives_logsumexp(q, m, a[:, :4], 1), r'allowed must be \(B, 5\)'),
+        (lambda q, m, a: window_negatives_logsumexp(q, m, a, 1, border='replicate'), "border must be 'mask'"),
+        (lambda q, m, a: window_negatives_logsumexp(q, m, a, 1, temperature=0.0), 'temperature'),
+        (
+            lambda q, m, a: drawn_negatives_logsumexp(q, m, torch.zeros(5, 2, 9, dtype=torch.long), a),
+            r'cells must be \(N, p, 16\) for 5 maps, got \(5, 2, 9\)',
+        ),
+    ],
+)
+def test_located_negatives_errors_name_the_culprit(call, culprit):
+    with pytest.raises(ValueError, match=culprit):
+        call(torch.zeros(2, 3, 4, 4), torch.zeros(5, 3, 4, 4), torch.ones(2, 5, dtype=torch.bool))
 
 
 # --- Equations 4 and 5, gradients ---

@@ -24,6 +24,7 @@ model = dict(
         loss=dict(type='ReconstructionLoss', scale=20.0, weight=1.0),
     ),
     inter=dict(
+        type='InterVideoTerm',
         bank=dict(num_frames=1440, points_per_frame=4, sample='step'),
         momentum=0.999,
         modulation=dict(type='PositionShift'),

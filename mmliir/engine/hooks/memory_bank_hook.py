@@ -12,6 +12,11 @@ def _bare(model):
     return model.module if is_model_wrapper(model) else model
 
 
+def _bank(runner):
+    """The model's feature bank, or None."""
+    return getattr(getattr(_bare(runner.model), 'inter', None), 'bank', None)
+
+
 @HOOKS.register_module()
 class MemoryBankHook(Hook):
     """After every step: momentum update, and the step's reference frames enter the bank (LIIR section 3.2).
@@ -29,12 +34,11 @@ class MemoryBankHook(Hook):
             model.update_memory()
 
     def before_save_checkpoint(self, runner, checkpoint):
-        model = _bare(runner.model)
-        if getattr(model, 'inter', None) is not None:
-            checkpoint[_KEY] = model.inter.bank.state_dict()
+        bank = _bank(runner)
+        if bank is not None:
+            checkpoint[_KEY] = bank.state_dict()
 
     def after_load_checkpoint(self, runner, checkpoint):
-        model = _bare(runner.model)
-        if getattr(model, 'inter', None) is not None and _KEY in checkpoint and runner._resume:
-            device = next(model.parameters()).device
-            model.inter.bank.load_state_dict(checkpoint[_KEY], device)
+        bank = _bank(runner)
+        if bank is not None and _KEY in checkpoint and runner._resume:
+            bank.load_state_dict(checkpoint[_KEY], next(runner.model.parameters()).device)

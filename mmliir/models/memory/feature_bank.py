@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmliir.ops import drawn_negatives_logsumexp, negatives_logsumexp, window_negatives_logsumexp
+
 
 @dataclass(frozen=True)
 class Negatives:
@@ -25,9 +27,19 @@ class FeatureBank:
 
     Args:
         num_frames: Capacity in frames; 1,440 in the paper.
-        points_per_frame: Entries drawn from each stored frame; 4 in the paper.
-        sample: 'step' keeps whole maps and draws other points at every step, shared by all queries (the default
-            reading, liir.md A9); 'enqueue' draws the points once, when a frame enters: 1,000 times smaller.
+        points_per_frame: Entries that a query is compared with in each stored frame; 4 in the paper. Not used by
+            'window'.
+        sample: Which entries (liir.md A9).
+            'step' keeps whole maps and draws other points at every step, shared by all queries: the default reading;
+            'query' draws other points at every step and for every query location (the text read literally: thousands
+            of times as many reads);
+            'enqueue' draws the points once, when a frame enters, and keeps only them: 1,000 times smaller;
+            'window' keeps whole maps and takes the window around the query's location (the recipe behind 72.2).
+        window_radius: For 'window', in cells: 3 is 7 x 7.
+        replace_own_video: A new frame takes the place of an earlier one of its own video, so that the bank holds one
+            frame a video (liir.md A13). False: first in, first out.
+        wait_until_full: Give no negatives before the bank has been filled once (LIIR_pytorch). False: use what there
+            is.
         dtype: Type in which features are kept.
     """
 
@@ -36,22 +48,74 @@ class FeatureBank:
         num_frames: int = 1440,
         points_per_frame: int = 4,
         sample: str = 'step',
-        dtype: torch.dtype = torch.bfloat16,
+        window_radius: int = 3,
+        replace_own_video: bool = False,
+        wait_until_full: bool = False,
+        dtype: torch.dtype | str = torch.bfloat16,
     ):
         if num_frames < 1 or points_per_frame < 1:
             raise ValueError(
                 f'the bank needs at least one frame and one point, got {num_frames} frames x {points_per_frame} points'
             )
-        if sample not in ('step', 'enqueue'):
-            raise ValueError(f"sample must be 'step' or 'enqueue', got {sample!r}")
+        if sample not in ('step', 'query', 'enqueue', 'window'):
+            raise ValueError(f"sample must be 'step', 'query', 'enqueue' or 'window', got {sample!r}")
+        if window_radius < 0:
+            raise ValueError(f'window_radius must be 0 or more cells, got {window_radius}')
         self.num_frames = num_frames
         self.points_per_frame = points_per_frame
         self.sample = sample
-        self.dtype = dtype
+        self.window_radius = window_radius
+        self.replace_own_video = replace_own_video
+        self.wait_until_full = wait_until_full
+        self.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         self.features: Tensor | None = None  # (N, C, cells), allocated when the first frames arrive
         self.video_ids: Tensor | None = None  # (N,)
         self.next_slot = 0
         self.filled = 0
+
+    def logsumexp(
+        self,
+        query: Tensor,
+        video_ids: Tensor,
+        temperature: float,
+        generator: torch.Generator,
+        border: str = 'mask',
+    ) -> Tensor | None:
+        """Log-sum-exp of the queries' similarity to entries of other videos (the second sum of LIIR Eq. 4).
+
+        Args:
+            query: (B, C, h, w) similarity features.
+            video_ids: (B,) of the queries: entries of the same video take no part.
+            temperature: Divides the products.
+            generator: Of this step's draws.
+            border: For 'window', see `mmliir.ops.window_negatives_logsumexp`.
+
+        Returns:
+            (B, h, w), -inf for queries without negatives; None while the bank is empty, or not yet full where it has to
+            be.
+        """
+        if self.filled == 0 or (self.wait_until_full and self.filled < self.num_frames):
+            return None
+        ids = self.video_ids[: self.filled]
+        if self.sample in ('step', 'enqueue'):
+            negatives = self.draw(generator)
+            allowed = negatives.video_ids[None] != video_ids[:, None].to(ids.device)
+            return negatives_logsumexp(query, negatives.features, allowed, temperature)
+        allowed = ids[None] != video_ids[:, None].to(ids.device)
+        stored = self.features[: self.filled]
+        if stored.shape[1:] != (query.shape[1], query.shape[2] * query.shape[3]):
+            raise ValueError(
+                f"the bank's maps are (channels, cells) = {tuple(stored.shape[1:])}, the query is "
+                f'{tuple(query.shape[1:])}: train with one image size'
+            )
+        maps = stored.unflatten(2, query.shape[2:])
+        if self.sample == 'window':
+            return window_negatives_logsumexp(query, maps, allowed, self.window_radius, temperature, border)
+        locations = query.shape[2] * query.shape[3]
+        drawn = torch.randint(
+            0, locations, (self.filled, self.points_per_frame, locations), generator=generator, dtype=torch.int32
+        )
+        return drawn_negatives_logsumexp(query, maps, drawn.to(query.device), allowed, temperature)
 
     def enqueue(self, features: Tensor, video_ids: Tensor, generator: torch.Generator) -> None:
         """Store a batch of frames, replacing the oldest.
@@ -59,7 +123,7 @@ class FeatureBank:
         Args:
             features: (B, C, h, w).
             video_ids: (B,) long.
-            generator: CPU generator for `sample='enqueue'`.
+            generator: CPU generator, of which only `sample='enqueue'` draws.
         """
         if features.dim() != 4 or video_ids.shape != (features.shape[0],):
             raise ValueError(
@@ -77,16 +141,32 @@ class FeatureBank:
                 f'the bank holds maps of (channels, cells) = {tuple(self.features.shape[1:])}, '
                 f'got {tuple(flat_BCc.shape[1:])}: train with one image size'
             )
+        if self.replace_own_video:
+            for frame, video in zip(flat_BCc, video_ids, strict=True):
+                self._store(self._slot_of(video), frame[None], video[None])
+            return
         for start in range(0, len(flat_BCc), self.num_frames):
             chunk, ids = flat_BCc[start : start + self.num_frames], video_ids[start : start + self.num_frames]
-            slots = (self.next_slot + torch.arange(len(chunk), device=chunk.device)) % self.num_frames
-            self.features[slots] = chunk
-            self.video_ids[slots] = ids
-            self.next_slot = (self.next_slot + len(chunk)) % self.num_frames
-            self.filled = min(self.num_frames, self.filled + len(chunk))
+            self._store(None, chunk, ids)
+
+    def _slot_of(self, video: Tensor) -> Tensor | None:
+        """(1,) the slot that holds a frame of this video; None when no slot does."""
+        slots = (self.video_ids[: self.filled] == video).nonzero()[:, 0]
+        return slots[:1] if len(slots) else None
+
+    def _store(self, slots: Tensor | None, frames_NCc: Tensor, video_ids: Tensor) -> None:
+        """Put frames in these slots; None: in those of the oldest."""
+        if slots is None:
+            slots = (self.next_slot + torch.arange(len(frames_NCc), device=frames_NCc.device)) % self.num_frames
+            self.next_slot = (self.next_slot + len(frames_NCc)) % self.num_frames
+            self.filled = min(self.num_frames, self.filled + len(frames_NCc))
+        self.features[slots] = frames_NCc
+        self.video_ids[slots] = video_ids
 
     def draw(self, generator: torch.Generator) -> Negatives | None:
         """Draw `points_per_frame` entries from every stored frame, the same for all queries of the step.
+
+        For 'step' and 'enqueue'.
 
         Returns:
             Q = filled * points_per_frame entries; None while the bank is empty.

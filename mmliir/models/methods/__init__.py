@@ -2,7 +2,8 @@
 
 from mmliir.models.methods.base import BaseCorrespondence, FeatureEncoder
 from mmliir.models.methods.frozen import RawColor
+from mmliir.models.methods.inter_video import InterVideoBranch, InterVideoTerm
 from mmliir.models.methods.liir import LIIR
 from mmliir.models.methods.mast import MAST
 
-__all__ = ['LIIR', 'MAST', 'BaseCorrespondence', 'FeatureEncoder', 'RawColor']
+__all__ = ['LIIR', 'MAST', 'InterVideoBranch', 'InterVideoTerm', 'BaseCorrespondence', 'FeatureEncoder', 'RawColor']

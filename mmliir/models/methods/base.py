@@ -42,10 +42,16 @@ class FeatureEncoder(BaseModule):
         Returns:
             (B, out_channels, H / stride, W / stride).
         """
+        return self.project(self.backbone_features(images, position_map))
+
+    def backbone_features(self, images: Tensor, position_map: Tensor | None = None) -> Tensor:
+        """The features before the projection; arguments as in `forward`."""
         if position_map is None:
             position_map = self.position_map(images)
-        images = images.contiguous(memory_format=torch.channels_last)
-        features = self.backbone(images, position_map)
+        return self.backbone(images.contiguous(memory_format=torch.channels_last), position_map)
+
+    def project(self, features: Tensor) -> Tensor:
+        """Features of the backbone to those that frames are compared by."""
         return features if self.projection is None else self.projection(features)
 
 

@@ -16,16 +16,20 @@ class EncodedPair:
 
     Attributes:
         channel: The hidden chroma channel.
-        reference_images: (B, 3, H, W) the reference frames as the encoder saw them.
+        reference_images, query_images: (B, 3, H, W) the frames as the encoder saw them.
         reference_color, query_color: (B, 1, H, W) the hidden channel of both frames.
+        reference_backbone, query_backbone: (B, C', h, w) features before the projection.
         query: (B, C, h, w) features of the query frames.
         logits: (B, P, h, w) intra-video window logits in float32.
     """
 
     channel: int
     reference_images: Tensor
+    query_images: Tensor
     reference_color: Tensor
     query_color: Tensor
+    reference_backbone: Tensor
+    query_backbone: Tensor
     query: Tensor
     logits: Tensor
 
@@ -71,12 +75,21 @@ class MAST(BaseCorrespondence):
             raise ValueError(f'inputs must be (B, 2, 3, H, W) pairs of frames, got {tuple(inputs.shape)}')
         channel = draw_dropped_channel(self.generator)
         reference_images, query_images = drop_channel(inputs, channel).unbind(1)
-        features = self.encoder(torch.cat([reference_images, query_images]))
-        reference, query = features.chunk(2)
-        with torch.autocast(features.device.type, enabled=False):
+        backbone = self.encoder.backbone_features(torch.cat([reference_images, query_images]))
+        reference, query = self.encoder.project(backbone).chunk(2)
+        with torch.autocast(inputs.device.type, enabled=False):
             logits = self.reconstruction_head.logits(query, reference)
         reference_color, query_color = inputs[:, :, channel : channel + 1].unbind(1)
-        return EncodedPair(channel, reference_images, reference_color, query_color, query, logits)
+        return EncodedPair(
+            channel,
+            reference_images,
+            query_images,
+            reference_color,
+            query_color,
+            *backbone.chunk(2),
+            query,
+            logits,
+        )
 
     def loss(self, inputs: Tensor, data_samples: dict) -> dict[str, Tensor]:
         """`loss_reconstruction` of a batch of pairs."""

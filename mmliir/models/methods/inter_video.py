@@ -1,0 +1,220 @@
+"""Other videos' features as negatives (LIIR section 3.2): on the features of the reconstruction, or a branch apart."""
+
+import torch
+import torch.distributed as dist
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmliir.models.heads import ReconstructionHead
+from mmliir.models.memory import FeatureBank, MomentumEncoder
+from mmliir.models.methods.mast import EncodedPair
+from mmliir.registry import MODELS
+
+_SOURCES = ('reference', 'query', 'both')
+
+
+@MODELS.register_module()
+class InterVideoTerm(BaseModule):
+    """Negatives join the soft-max of the reconstruction itself (Eqs. 4 and 5, the text read literally).
+
+    After a step, the momentum encoder moves, encodes the step's frames with modulated positions, and they enter the
+    bank. No gradient flows into negatives.
+
+    Args:
+        encoder: The encoder that learns; the method passes it.
+        bank: Settings of `FeatureBank`.
+        momentum: Of the momentum encoder; 0 takes the online weights ("off", liir.md A10).
+        modulation: Config of the modulation of the position map for bank frames, or None for the plain map.
+        source: Which frames of a pair enter the bank: 'reference', 'query' or 'both' (liir.md A12).
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        bank: dict,
+        momentum: float = 0.999,
+        modulation: dict | None = None,
+        source: str = 'reference',
+    ):
+        super().__init__()
+        if source not in _SOURCES:
+            raise ValueError(f'source must be one of {", ".join(_SOURCES)}, got {source!r}')
+        self.bank = FeatureBank(**bank)
+        self.momentum_encoder = MomentumEncoder(encoder, momentum)
+        self.modulation = None if modulation is None else MODELS.build(modulation)
+        self.source = source
+        self.pending: tuple[Tensor, Tensor] | None = None  # images and video ids to enqueue after the step
+
+    def losses(
+        self,
+        pair: EncodedPair,
+        affinity: Tensor,
+        video_ids: Tensor,
+        head: ReconstructionHead,
+        stride: int,
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        """The reconstruction through the affinity of Eq. 4.
+
+        Args:
+            pair: The step's frames, features and logits.
+            affinity: (B, P, h, w) soft-max of Eq. 1.
+            video_ids: (B,) long.
+            head: Of the method.
+            stride: Pixels per cell.
+            generator: Of this step's draws.
+
+        Returns:
+            `loss_reconstruction` and `negative_mass`, the share of the soft-max that the negatives take.
+        """
+        self.pending = _of_source(self.source, pair.reference_images, pair.query_images, video_ids)
+        query, temperature = head.similarity_features(pair.query)
+        border = 'zero_logit' if head.border == 'zero_logit' else 'mask'
+        negatives = self.bank.logsumexp(query, video_ids, temperature, generator, border)
+        mixed = affinity if negatives is None else head.affinity(pair.logits, negatives)
+        return {
+            'loss_reconstruction': head.reconstruction_loss(mixed, pair.reference_color, pair.query_color, stride),
+            'negative_mass': _mass(affinity, mixed),
+        }
+
+    @torch.no_grad()
+    def update(self, encoder: nn.Module, head: ReconstructionHead, generator: torch.Generator) -> None:
+        """After an optimizer step: move the momentum encoder, encode and enqueue the pending frames.
+
+        Every rank enqueues the frames of all ranks in the order one process would: the banks stay identical.
+
+        Args:
+            encoder: The encoder that learns.
+            head: Of the method.
+            generator: Of this step's draws.
+        """
+        if self.pending is None:
+            return
+        (images, video_ids), self.pending = self.pending, None
+        self.momentum_encoder.update(encoder)
+        momentum = self.momentum_encoder.encoder
+        features, _ = head.similarity_features(momentum(images, self._modulated_map(momentum, images, generator)))
+        self.bank.enqueue(gather_in_global_order(features), gather_in_global_order(video_ids), generator)
+
+    def _modulated_map(self, encoder: nn.Module, images: Tensor, generator: torch.Generator) -> Tensor | None:
+        position_map = encoder.position_map(images)
+        if position_map is None or self.modulation is None:
+            return None
+        rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        # drawn for the global batch, of which this rank holds every `ranks`-th sample
+        return self.modulation(position_map, len(images) * ranks, generator)[rank::ranks]
+
+    def after_weights_loaded(self, encoder: nn.Module, missing: set[str]) -> None:
+        """Start the momentum encoder from the encoder when a checkpoint (of stage 1) did not hold it."""
+        if any('momentum_encoder.' in name for name in missing):
+            self.momentum_encoder.copy_from(encoder)
+
+
+@MODELS.register_module()
+class InterVideoBranch(BaseModule):
+    """A second, coarser reconstruction on features of its own carries the negatives (LIIR_pytorch, the 72.2 model).
+
+    A projection of the backbone's features (there: stride 8, 128 channels) has a momentum copy. The online side is the
+    query; the copy's features of the reference frame are the keys, and enter the bank after the step. Only the query
+    side learns. The method's own reconstruction keeps the soft-max of Eq. 1 (liir.md section 2.8).
+
+    Args:
+        encoder: The encoder that learns; the method passes it.
+        projection: Config of the projection from the backbone's features.
+        reconstruction_head: Config of the branch's head; the weight of its loss is the weight of the branch.
+        bank: Settings of `FeatureBank`, or None: the coarse reconstruction without negatives.
+        momentum: Of the projection's copy; 0 takes the online weights.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        projection: dict,
+        reconstruction_head: dict,
+        bank: dict | None = None,
+        momentum: float = 0.999,
+    ):
+        super().__init__()
+        self.projection = MODELS.build(projection)
+        self.reconstruction_head = MODELS.build(reconstruction_head)
+        self.momentum_encoder = MomentumEncoder(self.projection, momentum)
+        self.bank = None if bank is None else FeatureBank(**bank)
+        self.pending: tuple[Tensor, Tensor] | None = None  # keys and video ids to enqueue after the step
+
+    def losses(
+        self,
+        pair: EncodedPair,
+        affinity: Tensor,
+        video_ids: Tensor,
+        head: ReconstructionHead,
+        stride: int,
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        """Both reconstructions; arguments as in `InterVideoTerm.losses`.
+
+        Returns:
+            `loss_reconstruction` (Eqs. 1 to 3), `loss_reconstruction_inter` (Eqs. 4 and 5, of the branch) and
+            `negative_mass`, the share of the branch's soft-max that the negatives take.
+        """
+        own = self.reconstruction_head
+        query, temperature = own.similarity_features(self._project(self.projection, pair.query_backbone))
+        with torch.no_grad():
+            backbone = pair.reference_backbone.detach()
+            keys, _ = own.similarity_features(self._project(self.momentum_encoder.encoder, backbone))
+        self.pending = (keys, video_ids)
+        logits = own.logits(query, keys)
+        plain = mixed = own.affinity(logits)
+        if self.bank is not None:
+            border = 'zero_logit' if own.border == 'zero_logit' else 'mask'
+            negatives = self.bank.logsumexp(query, video_ids, temperature, generator, border)
+            mixed = plain if negatives is None else own.affinity(logits, negatives)
+        colors = (pair.reference_color, pair.query_color)
+        return {
+            'loss_reconstruction': head.reconstruction_loss(affinity, *colors, stride),
+            'loss_reconstruction_inter': own.reconstruction_loss(mixed, *colors, stride * self.projection.stride),
+            'negative_mass': _mass(plain, mixed),
+        }
+
+    def _project(self, projection: nn.Module, features: Tensor) -> Tensor:
+        """Apply a projection in the precision of its weights: the losses run outside autocast."""
+        return projection(features.to(next(projection.parameters()).dtype))
+
+    @torch.no_grad()
+    def update(self, encoder: nn.Module, head: ReconstructionHead, generator: torch.Generator) -> None:
+        """After an optimizer step: move the projection's copy, enqueue the step's keys; as `InterVideoTerm.update`."""
+        if self.pending is None:
+            return
+        (keys, video_ids), self.pending = self.pending, None
+        self.momentum_encoder.update(self.projection)
+        if self.bank is not None:
+            self.bank.enqueue(gather_in_global_order(keys), gather_in_global_order(video_ids), generator)
+
+    def after_weights_loaded(self, encoder: nn.Module, missing: set[str]) -> None:
+        """Start the copy from the projection when a checkpoint did not hold it."""
+        if any('momentum_encoder.' in name for name in missing):
+            self.momentum_encoder.copy_from(self.projection)
+
+
+def gather_in_global_order(tensor: Tensor) -> Tensor:
+    """Concatenate equal-sized batches of all ranks so that sample i of rank r comes at `i * ranks + r`.
+
+    Samplers give rank r every `ranks`-th sample of a global batch; this undoes it. Without a process group the input
+    itself comes back.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.stack(parts, dim=1).flatten(0, 1)
+
+
+def _of_source(source: str, reference: Tensor, query: Tensor, video_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The images that enter the bank, without gradient, and their videos."""
+    if source == 'both':
+        return torch.cat([reference, query]).detach(), video_ids.repeat(2)
+    return (reference if source == 'reference' else query).detach(), video_ids
+
+
+def _mass(affinity: Tensor, mixed: Tensor) -> Tensor:
+    """Mean share of the soft-max that is not the window's any more."""
+    return (affinity.sum(dim=1) - mixed.sum(dim=1)).detach().mean()
