@@ -282,6 +282,22 @@ def test_stage_two_weights_fit_an_inference_model_without_the_inter_term(kind):
     assert torch.equal(target.extract_feature(frames), source.extract_feature(frames))
 
 
+@pytest.mark.parametrize('there', ['a dot product at temperature 1', 'other colours'])
+def test_weights_of_another_recipe_are_refused_though_every_tensor_fits(there):
+    head = dict(LIIR['reconstruction_head'])
+    changes = {
+        'a dot product at temperature 1': dict(reconstruction_head={**head, 'temperature': 1.0}),
+        'other colours': dict(data_preprocessor=dict(type='VideoPreprocessor', std=(1.0, 1.0, 1.0))),
+    }
+    name = {'a dot product at temperature 1': 'temperature', 'other colours': 'std'}[there]
+    source, target = build(), build(**changes[there])
+    checkpoint = {**checkpoint_of(source), 'recipe': source.recipe}
+    with pytest.raises(ValueError, match=f'mine.pth was trained with another recipe: {name} .*, this config'):
+        load_weights(target, checkpoint, 'mine.pth')
+    load_weights(build(), checkpoint, 'mine.pth')
+    load_weights(target, checkpoint_of(source), 'plain.pth')  # a plain state dict does not say
+
+
 def test_an_entry_that_is_no_tensor_is_refused():
     state = checkpoint_of(build())
     state['state_dict']['encoder.backbone.conv1.weight'] = 4

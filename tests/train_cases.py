@@ -27,6 +27,28 @@ TINY = {
     'default_hooks.checkpoint.interval': 2,
     'train_cfg.max_iters': 5,
 }
+COMPAT_CONFIG = str(ROOT / 'configs' / 'liir_r18_ytvos_compat.py')
+MAST_CONFIG = str(ROOT / 'configs' / 'mast_r18_ytvos.py')
+#: The recipe of LIIR_pytorch, and the baseline, as small.
+TINY_COMPAT = {
+    **TINY,
+    'model.inter.projection.in_channels': 16,
+    'model.inter.projection.out_channels': 6,
+    'model.inter.reconstruction_head.radius': 1,
+    'model.inter.bank.window_radius': 1,
+    'model.compactness.threshold': 0.05,  # rows of 25 cells of an untrained encoder are flat
+}
+TINY_MAST = {
+    name: value
+    for name, value in TINY.items()
+    if not name.startswith(('model.position_encoder.', 'model.inter.'))
+}
+#: name -> config, options
+RECIPES = {
+    'liir_paper': (LIIR_CONFIG, TINY),
+    'liir_compat': (COMPAT_CONFIG, TINY_COMPAT),
+    'mast': (MAST_CONFIG, TINY_MAST),
+}
 #: The second stage alone: inter-video term and compactness from the first step.
 ONE_STAGE = {**TINY, 'stages': None}
 

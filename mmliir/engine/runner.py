@@ -74,6 +74,7 @@ class CorrespondenceRunner(Runner):
             checkpoint = kwargs['checkpoint']
             checkpoint['message_hub'] = _plain_message_hub(checkpoint['message_hub'])
             checkpoint['meta']['stage'] = self.stage
+            checkpoint['recipe'] = self.bare_model.recipe
             checkpoint[FORMAT_KEY] = FORMAT
 
     def load_checkpoint(self, filename, map_location='cpu', strict=True, revise_keys=()):

@@ -91,8 +91,10 @@ def load_weights(model: nn.Module, checkpoint: dict, path: str | Path) -> LoadRe
         path: Named in errors.
 
     Raises:
-        ValueError: The checkpoint is of another architecture; lists what is missing, unexpected, of another shape.
+        ValueError: The checkpoint is of another architecture; lists what is missing, unexpected, of another shape. Or
+            it was trained with another recipe (`model.recipe`), and its features would mean something else.
     """
+    _check_recipe(getattr(model, 'recipe', {}), checkpoint.get('recipe', {}), path)
     weights = {name.removeprefix('module.'): value for name, value in checkpoint['state_dict'].items()}
     own = model.state_dict()
     prefixes = tuple(getattr(model, 'training_only_prefixes', ()))
@@ -118,6 +120,16 @@ def load_weights(model: nn.Module, checkpoint: dict, path: str | Path) -> LoadRe
     if hasattr(model, 'after_weights_loaded'):
         model.after_weights_loaded(missing)
     return LoadReport(len(own) - len(missing), frozenset(missing), frozenset(unexpected))
+
+
+def _check_recipe(own: dict, saved: dict, path: str | Path) -> None:
+    """Weights trained at another temperature or on other colours load without a sound, and give other features."""
+    differing = [name for name in own if name in saved and saved[name] != own[name]]
+    if differing:
+        listed = '; '.join(f'{name} {saved[name]!r}, this config {own[name]!r}' for name in differing)
+        raise ValueError(
+            f'{path} was trained with another recipe: {listed}. Use the config that the checkpoint was trained with.'
+        )
 
 
 def _training_only(name: str, prefixes: tuple[str, ...]) -> bool:

@@ -1,6 +1,6 @@
-"""Train the tiny LIIR in float64 and keep what each step computed; run by `test_ranks.py`, alone or under torchrun.
+"""Train a tiny LIIR and keep what each step computed; run by `test_ranks.py`, alone or under torchrun.
 
-usage: ranks_script.py VIDEOS WORK_DIR BATCH_PER_RANK STEPS LAUNCHER
+usage: ranks_script.py RECIPE VIDEOS WORK_DIR BATCH_PER_RANK STEPS LAUNCHER
 """
 
 import sys
@@ -8,75 +8,25 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from train_cases import LIIR_CONFIG, ONE_STAGE
+from recording import DOUBLE, recorded
+from train_cases import RECIPES
 
 from mmliir.apis.train import train
-from mmliir.models import VideoPreprocessor
-from mmliir.registry import HOOKS, MODELS
 
 
-@MODELS.register_module(name='_DoublePreprocessor')
-class DoublePreprocessor(VideoPreprocessor):
-    """Colours in float64."""
-
-    def normalize(self, frames):
-        return super().normalize(frames).double()
-
-
-@HOOKS.register_module(name='_Recorder')
-class Recorder(Hook):
-    """Losses (mean over ranks) and gradients of every step, and the bank after it; each rank keeps a file."""
-
-    priority = 'VERY_LOW'
-
-    def __init__(self, folder):
-        self.folder = Path(folder)
-        self.steps = []
-        self.gradients = None
-
-    def before_train(self, runner):
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        assert all(p.dtype == torch.float64 for _, p in parameters)
-
-        def keep(*_):
-            self.gradients = {name: p.grad.clone() for name, p in parameters}
-
-        runner.optim_wrapper.optimizer.register_step_pre_hook(keep)
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        losses = {name: value.detach().clone() for name, value in outputs.items()}
-        if dist.is_initialized():
-            for value in losses.values():
-                dist.all_reduce(value)
-                value /= dist.get_world_size()
-        bank = model.inter.bank.state_dict()
-        self.steps.append(dict(losses=losses, gradients=self.gradients, bank=bank))
-
-    def after_train(self, runner):
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self.folder.mkdir(parents=True, exist_ok=True)
-        torch.save(dict(steps=self.steps, weights=model.state_dict()), self.folder / f'rank_{runner.rank}.pt')
-
-
-def main(videos, work_dir, batch, steps, launcher):
+def main(recipe, videos, work_dir, batch, steps, launcher):
     torch.set_default_dtype(torch.float64)
+    config, options = RECIPES[recipe]
     options = {
-        **ONE_STAGE,
-        'model.data_preprocessor.type': '_DoublePreprocessor',
+        **options,
+        **DOUBLE,
+        'stages': None,  # the last stage alone: every part is on from the first step
         'train_dataloader.batch_size': int(batch),
         'train_cfg.max_iters': int(steps),
         'optim_wrapper.optimizer.lr': 1e-3,
-        'custom_hooks': [
-            dict(type='StepSeedHook'),
-            dict(type='MemoryBankHook'),
-            dict(type='_Recorder', folder=str(Path(work_dir) / 'records')),
-        ],
+        'custom_hooks': recorded(Path(work_dir) / 'records'),
     }
-    train(LIIR_CONFIG, work_dir, options, launcher=launcher, data_root=videos)
+    train(config, work_dir, options, launcher=launcher, data_root=videos)
     if dist.is_initialized():
         dist.destroy_process_group()
 

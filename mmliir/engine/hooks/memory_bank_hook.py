@@ -26,6 +26,27 @@ class MemoryBankHook(Hook):
 
     priority = 'NORMAL'
 
+    def before_train(self, runner):
+        """Refuse a data set without negatives; say so when the bank holds frames more than once.
+
+        Raises:
+            ValueError: One video only: every entry of the bank would be of the query's own video.
+        """
+        bank = _bank(runner)
+        lengths = getattr(runner.train_dataloader.dataset, 'num_frames', None)
+        if bank is None or lengths is None:
+            return
+        if len(lengths) < 2:
+            raise ValueError(
+                'the inter-video part needs negatives from other videos, but the training data is one video only: add '
+                'videos, or switch the part off with --cfg-options model.inter=None'
+            )
+        if bank.num_frames > sum(lengths):
+            runner.logger.warning(
+                f'the bank holds {bank.num_frames} frames, the training data has {sum(lengths)}: frames will be in it '
+                'more than once, encoded at different times'
+            )
+
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         model = _bare(runner.model)
         if getattr(model, 'inter', None) is None:

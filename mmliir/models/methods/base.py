@@ -79,6 +79,19 @@ class BaseCorrespondence(BaseModel):
         return self.encoder.stride
 
     @property
+    def recipe(self) -> dict:
+        """What the meaning of the weights depends on and their names and shapes do not show: plain values.
+
+        It is kept in checkpoints; weights of another recipe are refused.
+        """
+        preprocessor = self.data_preprocessor
+        return {
+            'color_space': preprocessor.color_space,
+            'mean': [round(value, 6) for value in preprocessor.mean.flatten().tolist()],
+            'std': [round(value, 6) for value in preprocessor.std.flatten().tolist()],
+        }
+
+    @property
     def device(self) -> torch.device:
         """Where the model lies, one without weights too."""
         return next(iter([*self.parameters(), *self.buffers()])).device

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmliir.models.heads import resolve_temperature
 from mmliir.models.methods.base import BaseCorrespondence, FeatureEncoder
 from mmliir.models.methods.bottleneck import draw_dropped_channel, drop_channel
 from mmliir.registry import MODELS
@@ -60,6 +61,13 @@ class MAST(BaseCorrespondence):
         # Draws of a step (hidden channel, bank points, shifts) come from a generator that the Runner's seed hook sets
         # anew before every step: a resumed run draws what an uninterrupted one would, and ranks agree.
         self.generator = torch.Generator()
+
+    @property
+    def recipe(self) -> dict:
+        """Colours, and how features are compared: a dot product means another thing at another temperature."""
+        head = self.reconstruction_head
+        temperature = resolve_temperature(head.temperature, self.encoder.out_channels)
+        return {**super().recipe, 'temperature': temperature, 'normalize': head.normalize}
 
     def seed_step(self, seed: int) -> None:
         """Set the generator of this step's random draws."""
