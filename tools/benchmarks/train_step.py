@@ -2,8 +2,8 @@
 """Time and memory of training steps: what the inter-video part and the compactness prior add, and the share of the
 machine's measured matrix rate.
 
-Each variant runs in a process of its own, on random frames, with a full bank; a step is forward, backward, optimizer and
-memory update. The fastest of the repeats counts.
+Each variant runs in a process of its own, on random frames, with a full bank; a step is forward, backward, optimizer
+and memory update. The fastest of the repeats counts.
 
 examples:
   python tools/benchmarks/train_step.py --size 256 --batch 2
