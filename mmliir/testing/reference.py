@@ -229,6 +229,30 @@ def reconstruct_torch(
     return torch.stack(rows).reshape(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
+# --- position maps ---
+
+
+def sine_position_map(channels: int, height: int, width: int, scale: float = 1.0) -> np.ndarray:
+    """The 2-D sinusoid of liir.md section 3, entry by entry.
+
+    With D channels and i, j in [0, D/4): P(x, 2i) = sin(x / 10000^(4i/D)), P(x, 2i+1) = cos(same),
+    P(y, 2j + D/2) = sin(y / 10000^(4j/D)), P(y, 2j+1 + D/2) = cos(same).
+
+    Returns:
+        (D, height, width) float64, times `scale`.
+    """
+    out = np.empty((channels, height, width))
+    for y in range(height):
+        for x in range(width):
+            for i in range(channels // 4):
+                period = 10000.0 ** (4.0 * i / channels)
+                out[2 * i, y, x] = scale * math.sin(x / period)
+                out[2 * i + 1, y, x] = scale * math.cos(x / period)
+                out[2 * i + channels // 2, y, x] = scale * math.sin(y / period)
+                out[2 * i + 1 + channels // 2, y, x] = scale * math.cos(y / period)
+    return out
+
+
 # --- mixture of Gaussians ---
 
 

@@ -9,6 +9,7 @@ from model_cases import ALL_PARTS, build, draws_of_step, fill_bank, pairs, slow_
 from mmliir.models.methods import MAST
 from mmliir.models.methods.bottleneck import draw_dropped_channel, drop_channel
 from mmliir.models.methods.liir import gather_in_global_order
+from mmliir.registry import MODELS
 
 STEP_SEED = 17
 OFF = dict(inter=None, compactness=None)
@@ -151,8 +152,18 @@ def test_weights_of_the_losses_multiply_them():
     torch.testing.assert_close(ours['loss_reconstruction'], 3.0 * theirs['loss_reconstruction'])
 
 
-def test_every_trainable_parameter_gets_a_gradient_with_all_parts_on():
-    model = build()
+@pytest.mark.parametrize(
+    'position_encoder',
+    [
+        ALL_PARTS['position_encoder'],
+        dict(type='LearnedPositionEncoder2d', channels=4, size=(8, 8)),
+        dict(type='LearnedPositionEncoder2d', channels=4, size=(5, 11)),
+        dict(type='SinePositionEncoder2d', channels=4, scale=0.5),
+        None,
+    ],
+)
+def test_every_trainable_parameter_gets_a_gradient_with_all_parts_on(position_encoder):
+    model = build(position_encoder=position_encoder)
     fill_bank(model)
     total(losses_of(model, pairs(), [0, 1])).backward()
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -265,6 +276,35 @@ def test_without_modulation_bank_frames_keep_the_plain_map():
     model.update_memory()
     expected = model.inter.momentum_encoder.encoder(drop_channel(pairs(), channel)[:, 0])
     torch.testing.assert_close(model.inter.bank.features[:2], expected.flatten(2), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('modulation', ['PositionShift', 'PositionShuffle'])
+@pytest.mark.parametrize('per', ['sample', 'batch'])
+@pytest.mark.parametrize(
+    'position_encoder',
+    [
+        dict(type='LearnedPositionEncoder2d', channels=4, size=(8, 8)),
+        dict(type='SinePositionEncoder2d', channels=4),
+    ],
+)
+def test_update_encodes_bank_frames_with_any_map_and_modulation(position_encoder, per, modulation):
+    modulation = dict(type=modulation, per=per)
+    model = build(position_encoder=position_encoder, inter={**ALL_PARTS['inter'], 'modulation': modulation})
+    with torch.no_grad():
+        for parameter in model.encoder.position_encoder.parameters():
+            parameter.normal_()
+    model.inter.momentum_encoder.copy_from(model.encoder)
+    model.eval()
+    losses_of(model, pairs(batch=3), [5, 6, 7])
+    channel, _ = draws_of_step(model, STEP_SEED)
+    generator = torch.Generator()
+    generator.set_state(model.generator.get_state())
+    model.update_memory()
+    encoder = model.inter.momentum_encoder.encoder
+    position_map = encoder.position_map(pairs()[:, 0])
+    modulated = MODELS.build(modulation)(position_map, 3, generator)
+    expected = encoder(drop_channel(pairs(batch=3), channel)[:, 0], modulated)
+    torch.testing.assert_close(model.inter.bank.features, expected.flatten(2), rtol=0, atol=1e-12)
 
 
 def test_update_moves_the_momentum_encoder_once_a_step():
