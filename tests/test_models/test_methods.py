@@ -4,7 +4,17 @@ import copy
 
 import pytest
 import torch
-from model_cases import ALL_PARTS, build, draws_of_step, fill_bank, pairs, slow_losses
+from model_cases import (
+    ALL_PARTS,
+    build,
+    draws_of_step,
+    fill_bank,
+    pairs,
+    slow_affinity,
+    slow_losses,
+    slow_photometric,
+    slow_reconstruction,
+)
 
 from mmliir.models.methods import MAST
 from mmliir.models.methods.bottleneck import draw_dropped_channel, drop_channel
@@ -67,6 +77,51 @@ def test_mast_equals_the_slow_loop():
     torch.testing.assert_close(
         losses['loss_reconstruction'], expected['loss_reconstruction'], rtol=0, atol=1e-10
     )
+
+
+@pytest.mark.parametrize('target, channels', [('chroma', (1, 2)), ('lab', (0, 1, 2)), ('dropped', None)])
+def test_each_colour_target_equals_the_slow_loop_over_its_channels_in_values_and_gradients(target, channels):
+    """Channels have equal numbers of pixels, so the loss is the mean of the losses of each."""
+    model = build(target=target, **OFF).train()
+    inputs, head = pairs(batch=2), model.reconstruction_head
+    hidden, _ = draws_of_step(model, STEP_SEED)
+    slow_model = copy.deepcopy(model)
+    ours = losses_of(model, inputs, [0, 1])['loss_reconstruction']
+    seen = drop_channel(inputs, hidden)
+    features = slow_model.encoder(torch.cat([seen[:, 0], seen[:, 1]]))
+    affinity = slow_affinity(features[2:], features[:2], head.radius, features.shape[1] ** 0.5, head.border)
+    parts = []
+    for channel in channels or (hidden,):
+        reference, query = inputs[:, :, channel : channel + 1].unbind(1)
+        prediction = slow_reconstruction(affinity, reference, head.radius, model.stride)
+        parts.append(slow_photometric(prediction, query))
+    expected = sum(parts) / len(parts)
+    torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
+    ours.backward()
+    expected.backward()
+    for mine, theirs in zip(model.encoder.parameters(), slow_model.encoder.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize('target, channels', [('dropped', 1), ('chroma', 2), ('lab', 3)])
+def test_the_target_is_the_colours_as_they_were_whatever_is_hidden(target, channels):
+    inputs, hidden = pairs(batch=3), set()
+    model = build(target=target, **OFF)
+    for seed in range(8):
+        model.seed_step(seed)
+        pair = model.encode_pair(inputs)
+        hidden.add(pair.channel)
+        expected = {'dropped': [pair.channel], 'chroma': [1, 2], 'lab': [0, 1, 2]}[target]
+        assert pair.reference_color.shape == pair.query_color.shape == (3, channels, 16, 16)
+        assert torch.equal(pair.reference_color, inputs[:, 0, expected])
+        assert torch.equal(pair.query_color, inputs[:, 1, expected])
+        assert not pair.reference_images[:, pair.channel].any()
+    assert hidden == {1, 2}
+
+
+def test_an_unknown_colour_target_is_named():
+    with pytest.raises(ValueError, match="'dropped', 'chroma' or 'lab', got 'rgb'"):
+        build(target='rgb')
 
 
 def test_an_empty_bank_gives_the_intra_video_loss():
