@@ -11,6 +11,7 @@ model = dict(
         strides=(1, 2, 1, 1),
         width_multipliers=(1, 2, 4, 4),
         norm='SyncBN',
+        init='normal',
         zero_init_residual=True,
     ),
     position_encoder=dict(type='LearnedPositionEncoder1d', channels=64, size=(128, 128), resize_mode='bicubic'),
@@ -26,9 +27,17 @@ model = dict(
     inter=dict(
         bank=dict(num_frames=1440, points_per_frame=4, sample='step'),
         momentum=0.999,
-        modulation=dict(type='PositionShift'),
+        modulation=dict(type='PositionShift', per='sample'),
     ),
     compactness=dict(
-        type='CompactnessPriorLoss', num_mixtures=2, estimator='moments', threshold=None, scale=20.0, weight=1.0
+        type='CompactnessPriorLoss',
+        num_mixtures=2,
+        estimator='moments',
+        variance_floor=0.18,
+        threshold=None,
+        norm='smooth_l1',
+        scale=20.0,
+        weight=1.0,
     ),
+    target='dropped',
 )
