@@ -1,4 +1,9 @@
 # MAST, the baseline: intra-video reconstruction alone, no position map (LIIR Table 4, row 1).
+# A row of that table differs from the others in its parts only, so the backbone starts and normalises as LIIR's does
+# and the affinity has LIIR's temperature. MAST's own code starts from PyTorch's defaults, zeroes nothing, normalises
+# per process and does not scale; on current PyTorch it has been reported not to converge (liir.md section 5.2):
+#   --cfg-options model.backbone.init=default model.backbone.zero_init_residual=False model.backbone.norm=BN
+#     model.reconstruction_head.temperature=1.0 protocol=mast
 _base_ = ['liir_r18_ytvos.py']
 model = dict(
     _delete_=True,
@@ -7,6 +12,7 @@ model = dict(
     backbone=_base_.model.backbone,
     projection=_base_.model.projection,
     reconstruction_head=_base_.model.reconstruction_head,
+    target=_base_.model.target,
 )
 _pairs = 71583
 train_dataloader = dict(batch_size=24)

@@ -1,14 +1,18 @@
 """Configs: each builds its model; a typing error is one sentence that names it; stages change what they say."""
 
+import inspect
+import re
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from torch import nn
 
 import mmliir.engine  # noqa: F401  (registers hooks and loops)
 import mmliir.models  # noqa: F401  (registers the parts)
 from mmliir.apis.configs import change_config, load_config
 from mmliir.apis.train import stage_configs, train
+from mmliir.models.layers import SyncBatchNorm2d
 from mmliir.propagation import resolve_protocol
 from mmliir.registry import HOOKS, LOOPS, MODELS
 
@@ -118,18 +122,76 @@ def test_a_mistyped_option_is_named(name):
         'model.position_encoder.sise',
         'model.reconstruction_head.raduis',
         'model.reconstruction_head.loss.wieght',
+        'model.backbone.inti',
         'model.compactness.treshold',
+        'model.compactness.widht',
         'model.inter.momentun',
         'model.inter.bank.num_frame',
         'model.inter.modulation.range',
         'model.data_preprocessor.colour_space',
         'model.interr',
+        'model.tarket',
     ],
 )
 def test_a_mistyped_entry_inside_the_model_fails_at_build_with_its_name(name):
     cfg = load_config(MAIN, {'model.backbone.base_channels': 4, name: 1})
     with pytest.raises(TypeError, match=f'unexpected keyword argument {name.split(".")[-1]!r}'):
         MODELS.build(cfg.model)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'model.position_encoder': dict(_delete_=True, type='LearnedPositionEncoder2d', channels=4, size=(128, 128))},
+        {'model.position_encoder': dict(_delete_=True, type='SinePositionEncoder2d', channels=4, scale=0.1)},
+        {'model.position_encoder.resize_mode': 'bilinear'},
+        {'model.position_encoder': None},
+        {'model.inter.modulation.type': 'PositionShuffle'},
+        {'model.inter.modulation.per': 'batch'},
+        {'model.inter.modulation': None},
+        {'model.compactness.norm': 'kl'},
+        {'model.compactness.variance_floor': 0.05},
+        {'model.compactness': dict(_delete_=True, type='CompactnessPriorLoss', estimator='fixed', width=2.0)},
+        {'model.target': 'chroma'},
+        {'model.backbone.init': 'default', 'model.backbone.zero_init_residual': False},
+    ],
+)
+def test_every_variant_of_a_part_is_a_choice_in_the_config(options):
+    plain, cfg = (load_config(MAIN, {'model.backbone.base_channels': 4, **own}) for own in ({}, options))
+    assert MODELS.build(cfg.model).stride == 4
+    changed = differences(plain.to_dict(), cfg.to_dict())
+    assert changed and all(any(name.startswith(option) for option in options) for name in changed)
+
+
+def test_the_config_states_every_default_of_the_parts_it_has():
+    """A number of a table can be read off its config, without the code of that day."""
+    cfg = load_config(MAIN)
+    for part in (
+        cfg.model.backbone,
+        cfg.model.position_encoder,
+        cfg.model.inter.modulation,
+        cfg.model.reconstruction_head,
+        cfg.model.reconstruction_head.loss,
+    ):
+        arguments = set(inspect.signature(MODELS.get(part.type)).parameters) - {'in_channels'}
+        assert set(part) - {'type'} == arguments, part.type
+    compactness = set(inspect.signature(MODELS.get('CompactnessPriorLoss')).parameters)
+    assert set(cfg.model.compactness) - {'type'} == compactness - {'width'}  # the other estimator's
+    assert cfg.model.target == 'dropped' and load_config(ROOT / 'mast_r18_ytvos.py').model.target == 'dropped'
+
+
+def test_masts_own_start_and_temperature_are_the_options_that_its_config_names():
+    path = ROOT / 'mast_r18_ytvos.py'
+    (block,) = re.findall(r'--cfg-options((?:.|\n#)*)\n_base_', path.read_text())
+    options = dict(item.split('=') for item in block.replace('#', ' ').split())
+    options['model.backbone.zero_init_residual'] = options['model.backbone.zero_init_residual'] == 'True'
+    options['model.reconstruction_head.temperature'] = float(options['model.reconstruction_head.temperature'])
+    cfg = load_config(path, options)
+    model = MODELS.build(cfg.model)
+    assert all((m.weight == 1).all() for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+    assert not any(isinstance(m, SyncBatchNorm2d) for m in model.modules())
+    settings = resolve_protocol(cfg.protocol).settings
+    assert settings.temperature == cfg.model.reconstruction_head.temperature == 1.0
 
 
 def test_an_unknown_component_is_named():

@@ -8,13 +8,14 @@ from mmliir.ops.affinity import (
 )
 from mmliir.ops.color import lab_to_rgb, rgb_to_lab
 from mmliir.ops.coords import cells_to_pixels, coordinate_grid, pixels_to_cells
-from mmliir.ops.gaussian_mixture import fit_mixture, fit_mixture_rows
+from mmliir.ops.gaussian_mixture import check_mixture_settings, fit_mixture, fit_mixture_rows
 from mmliir.ops.local_window import window_logits, window_offsets, window_readout, window_validity
 from mmliir.ops.resize import resize_label_map, upsample_field
 from mmliir.ops.window_topk_attend import MixturePrior, window_topk_attend
 
 __all__ = [
     'cells_to_pixels',
+    'check_mixture_settings',
     'coordinate_grid',
     'drawn_negatives_logsumexp',
     'fit_mixture',

@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mmliir.ops.gaussian_mixture import fit_mixture_rows
+from mmliir.ops.gaussian_mixture import VARIANCE_FLOOR, check_mixture_settings, fit_mixture_rows
 from mmliir.ops.local_window import window_offsets
 
 TILE_SIDE = 8
@@ -41,18 +41,19 @@ class MixturePrior:
         keep_mass: Scale each fitted mixture to the mass of the window that it replaces, so that a reference
             keeps the share of the vote that the joint soft-max gave it. False: the mixture as fitted, so that
             every replaced reference votes with about the same weight (1 for 'moments', 1.27 for 'fixed').
+        width: Full width at half maximum of a bump of 'fixed', in cells.
+        variance_floor: Added to both variances by 'moments', in cells^2.
     """
 
     num_mixtures: int = 2
     estimator: Literal['moments', 'fixed'] = 'moments'
     threshold: float | None = None
     keep_mass: bool = False
+    width: float = 1.0
+    variance_floor: float = VARIANCE_FLOOR
 
     def __post_init__(self) -> None:
-        if not isinstance(self.num_mixtures, int) or self.num_mixtures < 1:
-            raise ValueError(f'num_mixtures must be a whole number, 1 or more, got {self.num_mixtures!r}')
-        if self.estimator not in ('moments', 'fixed'):
-            raise ValueError(f"estimator must be 'moments' or 'fixed', got {self.estimator!r}")
+        check_mixture_settings(self.num_mixtures, self.estimator, self.width, self.variance_floor)
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ValueError(
                 f'threshold is a probability, 0..1, or None for every window; got {self.threshold!r}'
@@ -323,7 +324,15 @@ class _Windowed:
         windows.copy_(rows_NP.view(windows.shape))
 
     def _fit(self, rows_NP: Tensor, prior: MixturePrior, valid_NP: Tensor | None) -> Tensor:
-        fitted_NP = fit_mixture_rows(rows_NP, self._radius, prior.num_mixtures, prior.estimator, valid_NP)
+        fitted_NP = fit_mixture_rows(
+            rows_NP,
+            self._radius,
+            prior.num_mixtures,
+            prior.estimator,
+            valid_NP,
+            prior.width,
+            prior.variance_floor,
+        )
         return fitted_NP.mul_(rows_NP.sum(dim=1, keepdim=True)) if prior.keep_mass else fitted_NP
 
     def _valid_rows(self, row: int, start: int, stop: int, shape: torch.Size) -> Tensor | None:

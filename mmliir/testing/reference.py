@@ -269,17 +269,49 @@ def reconstruct_torch(
     return torch.stack(rows).reshape(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
+# --- position maps ---
+
+
+def sine_position_map(channels: int, height: int, width: int, scale: float = 1.0) -> np.ndarray:
+    """The 2-D sinusoid of liir.md section 3, entry by entry.
+
+    With D channels and i, j in [0, D/4): P(x, 2i) = sin(x / 10000^(4i/D)), P(x, 2i+1) = cos(same),
+    P(y, 2j + D/2) = sin(y / 10000^(4j/D)), P(y, 2j+1 + D/2) = cos(same).
+
+    Returns:
+        (D, height, width) float64, times `scale`.
+    """
+    out = np.empty((channels, height, width))
+    for y in range(height):
+        for x in range(width):
+            for i in range(channels // 4):
+                period = 10000.0 ** (4.0 * i / channels)
+                out[2 * i, y, x] = scale * math.sin(x / period)
+                out[2 * i + 1, y, x] = scale * math.cos(x / period)
+                out[2 * i + channels // 2, y, x] = scale * math.sin(y / period)
+                out[2 * i + 1 + channels // 2, y, x] = scale * math.cos(y / period)
+    return out
+
+
 # --- mixture of Gaussians ---
 
 
-def fit_mixture(affinity, radius: int, num_mixtures: int, estimator: str, valid=None) -> np.ndarray:
+def fit_mixture(
+    affinity,
+    radius: int,
+    num_mixtures: int,
+    estimator: str,
+    valid=None,
+    width: float = 1.0,
+    variance_floor: float = 0.18,
+) -> np.ndarray:
     """LIIR Eq. 7: sum over k of pi_k N(x_j; mu_k, Sigma_k), mu_k the cell of the k-th largest affinity.
 
     'moments': each window cell goes to its nearest mean (ties: the more probable mean); pi_k is the affinity
-    of its cells, Sigma_k their affinity-weighted second moment about mu_k plus 0.18 I; the row is divided by
-    its sum.
-    'fixed': pi is the soft-max of the K largest affinities, each bump is exp(-4 ln 2 d^2) (full width at half
-    maximum of one cell, 1 at its centre), nothing is divided.
+    of its cells, Sigma_k their affinity-weighted second moment about mu_k plus `variance_floor` I; the row is
+    divided by its sum.
+    'fixed': pi is the soft-max of the K largest affinities, each bump is exp(-4 ln 2 d^2 / width^2) (full
+    width at half maximum of `width` cells, 1 at its centre), nothing is divided.
 
     Args:
         affinity: (B, P, h, w).
@@ -287,23 +319,32 @@ def fit_mixture(affinity, radius: int, num_mixtures: int, estimator: str, valid=
         num_mixtures: K. Of equal affinities the first in window order is the larger.
         estimator: 'moments' or 'fixed'.
         valid: (B, P, h, w) bool or None; the prior is 0 where False, before a row is divided by its sum.
+        width: Of 'fixed', in cells.
+        variance_floor: Of 'moments', in cells^2.
 
     Returns:
         (B, P, h, w) float64.
     """
     affinity = np.asarray(affinity, dtype=np.float64)
-    batch, cells, height, width = affinity.shape
+    batch, cells, rows, columns = affinity.shape
     out = np.zeros_like(affinity)
     for b in range(batch):
-        for y in range(height):
-            for x in range(width):
+        for y in range(rows):
+            for x in range(columns):
                 keep = [True] * cells if valid is None else [bool(v) for v in np.asarray(valid)[b, :, y, x]]
-                out[b, :, y, x] = _fit_one(list(affinity[b, :, y, x]), radius, num_mixtures, estimator, keep)
+                row = list(affinity[b, :, y, x])
+                out[b, :, y, x] = _fit_one(row, radius, num_mixtures, estimator, keep, width, variance_floor)
     return out
 
 
 def _fit_one(
-    affinity: list[float], radius: int, num_mixtures: int, estimator: str, keep: list[bool]
+    affinity: list[float],
+    radius: int,
+    num_mixtures: int,
+    estimator: str,
+    keep: list[bool],
+    width: float,
+    variance_floor: float,
 ) -> list[float]:
     side = 2 * radius + 1
     points = [(p % side - radius, p // side - radius) for p in range(side * side)]
@@ -315,7 +356,7 @@ def _fit_one(
             value = 0.0
             for peak, exponential in zip(peaks, exponentials, strict=True):
                 squared = math.dist(point, points[peak]) ** 2
-                value += exponential / sum(exponentials) * math.exp(-4.0 * math.log(2.0) * squared)
+                value += exponential / sum(exponentials) * math.exp(-4.0 * math.log(2.0) * squared / width**2)
             row.append(value if inside else 0.0)
         return row
     owners = []
@@ -333,7 +374,7 @@ def _fit_one(
             if owners[p] == k:
                 away = np.array(point, dtype=np.float64) - mean
                 moment += affinity[p] * np.outer(away, away)
-        covariance = moment / mass + 0.18 * np.eye(2)
+        covariance = moment / mass + variance_floor * np.eye(2)
         precision, determinant = np.linalg.inv(covariance), np.linalg.det(covariance)
         for p, point in enumerate(points):
             away = np.array(point, dtype=np.float64) - mean

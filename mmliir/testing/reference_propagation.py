@@ -97,36 +97,38 @@ def _replace(weights, entries, radius, y, x, height, width, shape, border, prior
         for n in own:
             window[entries[n][1]] = weights[n]
             takes_part[entries[n][1]] = True
-        fitted = mixture_loop(window, reach, prior.num_mixtures, prior.estimator, takes_part)
+        fitted = mixture_loop(window, reach, prior, takes_part)
         scale = sum(weights[n] for n in own) if prior.keep_mass else 1.0
         for n in own:
             weights[n] = fitted[entries[n][1]] * scale
     return weights
 
 
-def mixture_loop(window, radius, num_mixtures, estimator, takes_part):
+def mixture_loop(window, radius, prior_settings, takes_part):
     """The Gaussian mixture of one window, as `mmliir.ops.fit_mixture` defines it.
 
     Args:
         window: (P,) probabilities, row-major over the square window.
         radius: Window radius in cells.
-        num_mixtures: Components.
-        estimator: 'moments' or 'fixed'.
+        prior_settings: A `MixturePrior`.
         takes_part: (P,) bool, cells that may carry mass.
 
     Returns:
         (P,) prior.
     """
+    num_mixtures, floor = prior_settings.num_mixtures, prior_settings.variance_floor
     side = 2 * radius + 1
     points = [(n % side - radius, n // side - radius) for n in range(side * side)]
     order = sorted(range(len(window)), key=lambda n: -window[n])[:num_mixtures]
     means = [points[n] for n in order]
     prior = np.zeros(len(window))
-    if estimator == 'fixed':
+    if prior_settings.estimator == 'fixed':
         peaks = np.exp([window[n] for n in order])
         for weight, (mx, my) in zip(peaks / peaks.sum(), means, strict=True):
             for n, (x, y) in enumerate(points):
-                prior[n] += weight * math.exp(-4 * math.log(2) * ((x - mx) ** 2 + (y - my) ** 2))
+                prior[n] += weight * math.exp(
+                    -4 * math.log(2) * ((x - mx) ** 2 + (y - my) ** 2) / prior_settings.width**2
+                )
         return np.where(takes_part, prior, 0)
     owner = [
         min(range(num_mixtures), key=lambda k: (x - means[k][0]) ** 2 + (y - means[k][1]) ** 2)
@@ -140,8 +142,8 @@ def mixture_loop(window, radius, num_mixtures, estimator, takes_part):
         away = [(points[n][0] - mx, points[n][1] - my, window[n] / mass) for n in own]
         covariance = np.array(
             [
-                [sum(w * dx * dx for dx, _, w in away) + 0.18, sum(w * dx * dy for dx, dy, w in away)],
-                [sum(w * dx * dy for dx, dy, w in away), sum(w * dy * dy for _, dy, w in away) + 0.18],
+                [sum(w * dx * dx for dx, _, w in away) + floor, sum(w * dx * dy for dx, dy, w in away)],
+                [sum(w * dx * dy for dx, dy, w in away), sum(w * dy * dy for _, dy, w in away) + floor],
             ]
         )
         inverse = np.linalg.inv(covariance)

@@ -113,9 +113,43 @@ def test_initial_convolutions_have_variance_two_over_fan_out():
             assert module.weight.std().item() == pytest.approx(expected, rel=0.05)
 
 
-def test_pytorch_defaults_are_kept_without_zero_init():
-    backbone = small(zero_init_residual=False)
-    assert all((m.weight == 1).all() for m in backbone.modules() if isinstance(m, nn.BatchNorm2d))
+@pytest.mark.parametrize('init', ['normal', 'default'])
+@pytest.mark.parametrize('zeroed', [True, False])
+def test_where_weights_start_and_whether_residuals_start_at_zero_are_two_choices(init, zeroed):
+    backbone = small(init=init, zero_init_residual=zeroed)
+    blocks = [module for module in backbone.modules() if isinstance(module, BasicBlock)]
+    last = {id(block.bn2) for block in blocks}
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert (module.weight == (0.0 if zeroed and id(module) in last else 1.0)).all()
+            assert not module.bias.any()
+    torch.manual_seed(0)
+    for name, module in backbone.named_modules():  # PyTorch draws in the order of building
+        if isinstance(module, nn.Conv2d):
+            fresh = nn.Conv2d(module.in_channels, module.out_channels, module.kernel_size, bias=False)
+            assert torch.equal(module.weight, fresh.weight) is (init == 'default'), name
+
+
+def test_the_default_start_draws_what_it_always_drew():
+    """Trained numbers depend on it: PyTorch's draws while building, then a normal one for every convolution."""
+    backbone = small()
+    torch.manual_seed(0)
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.Conv2d(module.in_channels, module.out_channels, module.kernel_size, bias=False)
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.Conv2d):
+            deviation = (2.0 / (module.kernel_size[0] ** 2 * module.out_channels)) ** 0.5
+            expected = torch.empty_like(module.weight).normal_(0.0, deviation)
+            assert torch.equal(module.weight, expected), name
+
+
+def test_pytorchs_start_has_variance_one_over_three_fan_in():
+    backbone = CorrespondenceResNet18(base_channels=32, init='default')
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d) and module.weight.numel() > 10_000:
+            expected = (1.0 / (3 * module.kernel_size[0] ** 2 * module.in_channels)) ** 0.5
+            assert module.weight.std().item() == pytest.approx(expected, rel=0.05)
 
 
 def test_wrong_settings_name_themselves():
@@ -123,6 +157,8 @@ def test_wrong_settings_name_themselves():
         CorrespondenceResNet18(strides=(1, 2, 1))
     with pytest.raises(ValueError, match="'LayerNorm'"):
         CorrespondenceResNet18(norm='LayerNorm')
+    with pytest.raises(ValueError, match="'normal' or 'default'.*'kaiming'"):
+        CorrespondenceResNet18(init='kaiming')
 
 
 def test_sync_batch_norm_is_batch_norm_in_one_process():

@@ -278,6 +278,65 @@ def test_update_leaves_buffers_to_the_copys_own_statistics():
     assert not torch.equal(average.encoder[1].running_mean, before)
 
 
+@pytest.mark.parametrize('momentum', [0.0, 0.9])
+def test_copied_statistics_are_the_online_encoders_after_every_update_and_used_in_evaluation_mode(momentum):
+    online = small_encoder().double().train()
+    average = MomentumEncoder(online, momentum, norm_statistics='copy')
+    generator = torch.Generator().manual_seed(0)
+    for step in range(3):
+        online(3 * torch.randn(4, 2, 3, 3, generator=generator, dtype=torch.float64) + 5)
+        with torch.no_grad():
+            for p in online.parameters():
+                p.add_(torch.randn(p.shape, generator=generator, dtype=torch.float64))
+        weights = [
+            momentum * old + (1 - momentum) * new
+            for old, new in zip(average.encoder.parameters(), online.parameters(), strict=True)
+        ]
+        average.update(online)
+        assert int(average.encoder[1].num_batches_tracked) == step + 1
+        before = copy.deepcopy(average.encoder.state_dict())
+        images = torch.randn(4, 2, 3, 3, generator=generator, dtype=torch.float64)
+        encoded = average.train().encoder(images)
+        kernel, offset, gain, shift = weights
+        plain = nn.functional.conv2d(images, kernel, offset)
+        mean, variance = online[1].running_mean, online[1].running_var
+        expected = (plain - mean[:, None, None]) / (variance + 1e-5).sqrt()[:, None, None]
+        expected = expected * gain[:, None, None] + shift[:, None, None]
+        torch.testing.assert_close(encoded, expected, rtol=0, atol=1e-12)
+        for name, value in average.encoder.state_dict().items():  # encoding gathers nothing
+            assert torch.equal(value, before[name]), name
+
+
+def test_copied_statistics_keep_the_copy_in_evaluation_mode_from_the_start_and_own_ones_do_not():
+    for statistics, training in (('own', True), ('copy', False)):
+        average = MomentumEncoder(small_encoder(), norm_statistics=statistics)
+        assert average.encoder[1].training is training
+        method = nn.ModuleList([average])
+        for mode in (True, False, True):
+            method.train(mode)
+            assert average.training is mode and average.encoder[1].training is (mode and training)
+
+
+def test_without_momentum_the_copy_is_the_online_encoder_to_the_bit():
+    online = small_encoder()
+    for statistics in ('own', 'copy'):
+        average = MomentumEncoder(online, 0.0, statistics)
+        with torch.no_grad():
+            for p in online.parameters():
+                p.mul_(1.37).add_(0.11)
+        online.train()(torch.randn(4, 2, 3, 3) + 5)
+        average.update(online)
+        for mine, theirs in zip(average.encoder.parameters(), online.parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+    images = torch.randn(4, 2, 3, 3)
+    assert torch.equal(average.encoder(images), online.eval()(images))
+
+
+def test_unknown_norm_statistics_are_named():
+    with pytest.raises(ValueError, match="'own' or 'copy', got 'frozen'"):
+        MomentumEncoder(small_encoder(), norm_statistics='frozen')
+
+
 def test_copy_from_takes_weights_and_buffers():
     online = small_encoder()
     average = MomentumEncoder(online)

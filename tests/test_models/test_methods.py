@@ -4,11 +4,22 @@ import copy
 
 import pytest
 import torch
-from model_cases import ALL_PARTS, build, draws_of_step, fill_bank, pairs, slow_losses
+from model_cases import (
+    ALL_PARTS,
+    build,
+    draws_of_step,
+    fill_bank,
+    pairs,
+    slow_affinity,
+    slow_losses,
+    slow_photometric,
+    slow_reconstruction,
+)
 
 from mmliir.models.methods import MAST
 from mmliir.models.methods.bottleneck import draw_dropped_channel, drop_channel
 from mmliir.models.methods.inter_video import gather_in_global_order
+from mmliir.registry import MODELS
 
 STEP_SEED = 17
 OFF = dict(inter=None, compactness=None)
@@ -66,6 +77,51 @@ def test_mast_equals_the_slow_loop():
     torch.testing.assert_close(
         losses['loss_reconstruction'], expected['loss_reconstruction'], rtol=0, atol=1e-10
     )
+
+
+@pytest.mark.parametrize('target, channels', [('chroma', (1, 2)), ('lab', (0, 1, 2)), ('dropped', None)])
+def test_each_colour_target_equals_the_slow_loop_over_its_channels_in_values_and_gradients(target, channels):
+    """Channels have equal numbers of pixels, so the loss is the mean of the losses of each."""
+    model = build(target=target, **OFF).train()
+    inputs, head = pairs(batch=2), model.reconstruction_head
+    hidden, _ = draws_of_step(model, STEP_SEED)
+    slow_model = copy.deepcopy(model)
+    ours = losses_of(model, inputs, [0, 1])['loss_reconstruction']
+    seen = drop_channel(inputs, hidden)
+    features = slow_model.encoder(torch.cat([seen[:, 0], seen[:, 1]]))
+    affinity = slow_affinity(features[2:], features[:2], head.radius, features.shape[1] ** 0.5, head.border)
+    parts = []
+    for channel in channels or (hidden,):
+        reference, query = inputs[:, :, channel : channel + 1].unbind(1)
+        prediction = slow_reconstruction(affinity, reference, head.radius, model.stride)
+        parts.append(slow_photometric(prediction, query))
+    expected = sum(parts) / len(parts)
+    torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
+    ours.backward()
+    expected.backward()
+    for mine, theirs in zip(model.encoder.parameters(), slow_model.encoder.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize('target, channels', [('dropped', 1), ('chroma', 2), ('lab', 3)])
+def test_the_target_is_the_colours_as_they_were_whatever_is_hidden(target, channels):
+    inputs, hidden = pairs(batch=3), set()
+    model = build(target=target, **OFF)
+    for seed in range(8):
+        model.seed_step(seed)
+        pair = model.encode_pair(inputs)
+        hidden.add(pair.channel)
+        expected = {'dropped': [pair.channel], 'chroma': [1, 2], 'lab': [0, 1, 2]}[target]
+        assert pair.reference_color.shape == pair.query_color.shape == (3, channels, 16, 16)
+        assert torch.equal(pair.reference_color, inputs[:, 0, expected])
+        assert torch.equal(pair.query_color, inputs[:, 1, expected])
+        assert not pair.reference_images[:, pair.channel].any()
+    assert hidden == {1, 2}
+
+
+def test_an_unknown_colour_target_is_named():
+    with pytest.raises(ValueError, match="'dropped', 'chroma' or 'lab', got 'rgb'"):
+        build(target='rgb')
 
 
 def test_an_empty_bank_gives_the_intra_video_loss():
@@ -152,8 +208,18 @@ def test_weights_of_the_losses_multiply_them():
     torch.testing.assert_close(ours['loss_reconstruction'], 3.0 * theirs['loss_reconstruction'])
 
 
-def test_every_trainable_parameter_gets_a_gradient_with_all_parts_on():
-    model = build()
+@pytest.mark.parametrize(
+    'position_encoder',
+    [
+        ALL_PARTS['position_encoder'],
+        dict(type='LearnedPositionEncoder2d', channels=4, size=(8, 8)),
+        dict(type='LearnedPositionEncoder2d', channels=4, size=(5, 11)),
+        dict(type='SinePositionEncoder2d', channels=4, scale=0.5),
+        None,
+    ],
+)
+def test_every_trainable_parameter_gets_a_gradient_with_all_parts_on(position_encoder):
+    model = build(position_encoder=position_encoder)
     fill_bank(model)
     total(losses_of(model, pairs(), [0, 1])).backward()
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -266,6 +332,35 @@ def test_without_modulation_bank_frames_keep_the_plain_map():
     model.update_memory()
     expected = model.inter.momentum_encoder.encoder(drop_channel(pairs(), channel)[:, 0])
     torch.testing.assert_close(model.inter.bank.features[:2], expected.flatten(2), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('modulation', ['PositionShift', 'PositionShuffle'])
+@pytest.mark.parametrize('per', ['sample', 'batch'])
+@pytest.mark.parametrize(
+    'position_encoder',
+    [
+        dict(type='LearnedPositionEncoder2d', channels=4, size=(8, 8)),
+        dict(type='SinePositionEncoder2d', channels=4),
+    ],
+)
+def test_update_encodes_bank_frames_with_any_map_and_modulation(position_encoder, per, modulation):
+    modulation = dict(type=modulation, per=per)
+    model = build(position_encoder=position_encoder, inter={**ALL_PARTS['inter'], 'modulation': modulation})
+    with torch.no_grad():
+        for parameter in model.encoder.position_encoder.parameters():
+            parameter.normal_()
+    model.inter.momentum_encoder.copy_from(model.encoder)
+    model.eval()
+    losses_of(model, pairs(batch=3), [5, 6, 7])
+    channel, _ = draws_of_step(model, STEP_SEED)
+    generator = torch.Generator()
+    generator.set_state(model.generator.get_state())
+    model.update_memory()
+    encoder = model.inter.momentum_encoder.encoder
+    position_map = encoder.position_map(pairs()[:, 0])
+    modulated = MODELS.build(modulation)(position_map, 3, generator)
+    expected = encoder(drop_channel(pairs(batch=3), channel)[:, 0], modulated)
+    torch.testing.assert_close(model.inter.bank.features, expected.flatten(2), rtol=0, atol=1e-12)
 
 
 def test_update_moves_the_momentum_encoder_once_a_step():

@@ -67,6 +67,24 @@ def test_columns_sum_to_one_minus_the_mass_of_the_negatives():
     torch.testing.assert_close(affinity.sum(dim=1), 1 - mass, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize('border', ['zero_logit', 'mask'])
+@pytest.mark.parametrize('strength', [0.1, 1.0, 3.0])
+def test_renormalising_equation_4_over_the_window_is_equation_1(strength, border):
+    """liir.md A18: the negatives stand in a row's common denominator, which cancels, in values and gradients."""
+    query = (strength * randn(2, 3, 4, 5, seed=1)).requires_grad_()
+    key, bank, weights = randn(2, 3, 4, 5, seed=2), strength * randn(7, 3, seed=3), randn(2, 9, 4, 5, seed=4)
+    logits = window_logits(query, key, 1, border=border)
+    extra = negatives_logsumexp(query, bank, some_allowed(2, 7))
+    mixed, plain = joint_softmax([logits], extra)[0], joint_softmax([logits])[0]
+    assert mixed.sum(dim=1).mean() < 0.7  # there is something to renormalise
+    renormalised = mixed / mixed.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(renormalised, plain, rtol=0, atol=1e-12)
+    ours, theirs = (
+        torch.autograd.grad((rows * weights).sum(), query, retain_graph=True)[0] for rows in (renormalised, plain)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize('entries', [0, 5])
 def test_empty_bank_gives_the_affinity_without_negatives(entries):
     query, key = randn(2, 3, 4, 5, seed=1), randn(2, 3, 4, 5, seed=2)

@@ -54,6 +54,55 @@ def test_prior_equals_the_loops_at_the_training_radius(estimator):
     )
 
 
+@pytest.mark.parametrize('num_mixtures', [1, 2, 3])
+@pytest.mark.parametrize(
+    'settings', [dict(width=0.6), dict(width=2.5), dict(variance_floor=0.01), dict(variance_floor=2)]
+)
+def test_prior_of_another_width_or_floor_equals_the_loops(settings, num_mixtures):
+    estimator, other = ('fixed', 'moments') if 'width' in settings else ('moments', 'fixed')
+    affinity, inside = soft_windows(1, 2, 4, 5), window_validity(4, 5, 2).expand(1, 25, 4, 5)
+    prior = fit_mixture(affinity, 2, num_mixtures, estimator, inside, **settings)
+    expected = reference.fit_mixture(affinity, 2, num_mixtures, estimator, inside, **settings)
+    np.testing.assert_allclose(prior.numpy(), expected, rtol=1e-10, atol=1e-10)
+    assert (prior - fit_mixture(affinity, 2, num_mixtures, estimator, inside)).abs().max() > 1e-2
+    unused = fit_mixture(affinity, 2, num_mixtures, other, inside, **settings)
+    assert torch.equal(unused, fit_mixture(affinity, 2, num_mixtures, other, inside))
+
+
+@pytest.mark.parametrize('width', [1.0, 2.0, 4.0])
+def test_fixed_bump_is_half_its_peak_at_half_its_width(width):
+    prior = fit_mixture(one_window({(0, 0): 1.0}, 4), 4, 1, 'fixed', width=width)
+    assert at(prior, 4, 0, 0) == pytest.approx(1.0)
+    assert at(prior, 4, 1, 0) == pytest.approx(0.5 ** ((2 / width) ** 2))
+    if width >= 2:
+        assert at(prior, 4, 0, int(width / 2)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize('floor', [0.05, 0.18, 1.0])
+def test_moments_of_one_peaked_cell_have_the_given_floor_as_variance(floor):
+    prior = fit_mixture(one_window({(0, 0): 1.0}, 3), 3, 1, 'moments', variance_floor=floor)
+    for dx, dy in ((1, 0), (0, -1), (1, 1)):
+        expected = math.exp(-(dx * dx + dy * dy) / (2 * floor))
+        assert at(prior, 3, dx, dy) / at(prior, 3, 0, 0) == pytest.approx(expected)
+
+
+def test_the_default_floor_is_the_variance_of_the_default_width():
+    affinity = one_window({(0, 0): 1.0}, 3)
+    moments, fixed = (fit_mixture(affinity, 3, 1, estimator) for estimator in ('moments', 'fixed'))
+    torch.testing.assert_close(moments, fixed / fixed.sum(), rtol=0, atol=1e-3)
+
+
+def test_float32_is_close_to_float64_for_long_thin_bumps_at_the_smallest_floor():
+    offsets = window_offsets(14).double()
+    angles = torch.linspace(0, math.pi, 20, dtype=torch.float64)[:, None]
+    along = offsets[:, 0] * angles.cos() + offsets[:, 1] * angles.sin()
+    across = offsets[:, 1] * angles.cos() - offsets[:, 0] * angles.sin()
+    rows = torch.softmax(-0.5 * (along**2 / 100 + across**2 / 0.05), dim=1)
+    exact = fit_mixture_rows(rows, 14, 2, 'moments', variance_floor=0.01)
+    single = fit_mixture_rows(rows.float(), 14, 2, 'moments', variance_floor=0.01)
+    torch.testing.assert_close(single.double(), exact, rtol=0, atol=2e-3)
+
+
 @pytest.mark.parametrize('estimator', ESTIMATORS)
 def test_radius_zero_has_one_cell(estimator):
     affinity = torch.full((1, 1, 2, 2), 0.3, dtype=torch.float64)
@@ -244,6 +293,10 @@ def test_float32_is_close_to_float64_at_the_test_radius(estimator):
         (dict(num_mixtures=0), 'num_mixtures must be 1..9.*got 0'),
         (dict(num_mixtures=10), 'num_mixtures must be 1..9.*got 10'),
         (dict(estimator='em'), "estimator.*'em'"),
+        (dict(width=0.0), 'width must be a number of cells above 0.*got 0.0'),
+        (dict(width=float('nan')), 'width must be.*got nan'),
+        (dict(variance_floor=0.0), 'variance_floor must be 0.01 or more.*got 0.0'),
+        (dict(variance_floor=float('inf')), 'variance_floor must be.*got inf'),
     ],
 )
 def test_errors_name_the_culprit(change, culprit):

@@ -30,7 +30,8 @@ def _random_settings(seed):
         [
             None, None, None, MixturePrior(2, 'fixed', 0.1), MixturePrior(2, 'moments'),
             MixturePrior(1, 'fixed'), MixturePrior(3, 'moments', 0.05),
-            MixturePrior(2, 'moments', keep_mass=True),
+            MixturePrior(2, 'moments', keep_mass=True), MixturePrior(2, 'fixed', width=1.7),
+            MixturePrior(2, 'moments', variance_floor=0.05),
         ]
     )  # fmt: skip
     # Where fewer cells carry mass than there are components, the means are a choice among ties.
@@ -167,6 +168,10 @@ def test_a_wrong_prior_is_named():
         MixturePrior(num_mixtures=0)
     with pytest.raises(ValueError, match='threshold'):
         MixturePrior(threshold=2.0)
+    with pytest.raises(ValueError, match='width'):
+        MixturePrior(width=-1.0)
+    with pytest.raises(ValueError, match='variance_floor'):
+        MixturePrior(variance_floor=0)
 
 
 def test_threads_change_nothing_and_are_left_as_they_were():

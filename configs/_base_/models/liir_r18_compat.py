@@ -11,6 +11,7 @@ model = dict(
         strides=(1, 2, 1, 1),
         width_multipliers=(1, 2, 4, 4),
         norm='SyncBN',
+        init='normal',
         zero_init_residual=True,
     ),
     position_encoder=dict(type='LearnedPositionEncoder1d', channels=64, size=(128, 128), resize_mode='bicubic'),
@@ -38,6 +39,14 @@ model = dict(
         momentum=0.999,
     ),
     compactness=dict(
-        type='CompactnessPriorLoss', num_mixtures=2, estimator='fixed', threshold=0.5, scale=20.0, weight=1.0
+        type='CompactnessPriorLoss',
+        num_mixtures=2,
+        estimator='fixed',
+        width=1.0,
+        threshold=0.5,
+        norm='smooth_l1',
+        scale=20.0,
+        weight=1.0,
     ),
+    target='dropped',
 )

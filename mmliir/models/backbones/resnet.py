@@ -44,8 +44,10 @@ class CorrespondenceResNet18(BaseModule):
         strides: Strides of the four stages.
         width_multipliers: Widths of the stages over `base_channels`.
         norm: 'SyncBN' (over all ranks) or 'BN' (per process).
-        zero_init_residual: Start the last batch norm weight of every block at 0, and convolutions from a normal
-            distribution with variance 2 / (k*k*out). False: PyTorch's defaults (MAST).
+        init: How convolutions start: 'normal' with variance 2 / (k*k*out) (LIIR_pytorch, liir.md A3), or 'default':
+            as PyTorch builds them, uniform with variance 1 / (3*k*k*in) (MAST).
+        zero_init_residual: Start the last batch norm weight of every block at 0, so that a block begins as its
+            shortcut. False: at 1 (MAST).
         in_channels: Channels of the input image.
     """
 
@@ -55,6 +57,7 @@ class CorrespondenceResNet18(BaseModule):
         strides: Sequence[int] = (1, 2, 1, 1),
         width_multipliers: Sequence[int] = (1, 2, 4, 4),
         norm: str = 'SyncBN',
+        init: str = 'normal',
         zero_init_residual: bool = True,
         in_channels: int = 3,
     ):
@@ -63,6 +66,8 @@ class CorrespondenceResNet18(BaseModule):
             raise ValueError(
                 f'strides and width_multipliers need four entries, got {tuple(strides)}, {tuple(width_multipliers)}'
             )
+        if init not in ('normal', 'default'):
+            raise ValueError(f"init must be 'normal' or 'default' (PyTorch's), got {init!r}")
         self.stem_channels = base_channels
         self.stem_stride = 2
         self.stride = 2
@@ -77,14 +82,18 @@ class CorrespondenceResNet18(BaseModule):
             channels = width
             self.stride *= stride
         self.out_channels = channels
+        if init == 'normal':
+            self._draw_convolutions()
         if zero_init_residual:
-            self._init_from_scratch()
+            self._zero_residuals()
 
-    def _init_from_scratch(self) -> None:
+    def _draw_convolutions(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
                 nn.init.normal_(module.weight, 0.0, (2.0 / fan_out) ** 0.5)
+
+    def _zero_residuals(self) -> None:
         for module in self.modules():
             if isinstance(module, BasicBlock):
                 nn.init.zeros_(module.bn2.weight)

@@ -24,6 +24,7 @@ class InterVideoTerm(BaseModule):
         encoder: The encoder that learns; the method passes it.
         bank: Settings of `FeatureBank`.
         momentum: Of the momentum encoder; 0 takes the online weights ("off", liir.md A10).
+        momentum_norm: Its batch norms, 'own' or 'copy', see `MomentumEncoder`.
         modulation: Config of the modulation of the position map for bank frames, or None for the plain map.
         source: Which frames of a pair enter the bank: 'reference', 'query' or 'both' (liir.md A12).
     """
@@ -35,12 +36,13 @@ class InterVideoTerm(BaseModule):
         momentum: float = 0.999,
         modulation: dict | None = None,
         source: str = 'reference',
+        momentum_norm: str = 'own',
     ):
         super().__init__()
         if source not in _SOURCES:
             raise ValueError(f'source must be one of {", ".join(_SOURCES)}, got {source!r}')
         self.bank = FeatureBank(**bank)
-        self.momentum_encoder = MomentumEncoder(encoder, momentum)
+        self.momentum_encoder = MomentumEncoder(encoder, momentum, momentum_norm)
         self.modulation = None if modulation is None else MODELS.build(modulation)
         self.source = source
         self.pending: tuple[Tensor, Tensor] | None = None  # images and video ids to enqueue after the step

@@ -19,6 +19,7 @@ class LIIR(MAST):
         inter: Config of the inter-video part, `InterVideoTerm` or `InterVideoBranch`, or None: intra-video only.
         compactness: Config of the compactness-prior loss, or None.
         data_preprocessor: Config of the preprocessor.
+        target: As in `MAST`.
     """
 
     training_only_prefixes = ('inter.',)
@@ -32,8 +33,9 @@ class LIIR(MAST):
         inter: dict | None = None,
         compactness: dict | None = None,
         data_preprocessor: dict | None = None,
+        target: str = 'dropped',
     ):
-        super().__init__(backbone, reconstruction_head, projection, position_encoder, data_preprocessor)
+        super().__init__(backbone, reconstruction_head, projection, position_encoder, data_preprocessor, target)
         self.inter = None if inter is None else MODELS.build(inter, default_args={'encoder': self.encoder})
         self.compactness = None if compactness is None else MODELS.build(compactness)
 

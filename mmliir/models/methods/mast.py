@@ -10,6 +10,8 @@ from mmliir.models.methods.base import BaseCorrespondence, FeatureEncoder
 from mmliir.models.methods.bottleneck import draw_dropped_channel, drop_channel
 from mmliir.registry import MODELS
 
+_TARGET_CHANNELS = {'chroma': slice(1, 3), 'lab': slice(0, 3)}  # 'dropped' is another channel every step
+
 
 @dataclass(frozen=True)
 class EncodedPair:
@@ -18,7 +20,8 @@ class EncodedPair:
     Attributes:
         channel: The hidden chroma channel.
         reference_images, query_images: (B, 3, H, W) the frames as the encoder saw them.
-        reference_color, query_color: (B, 1, H, W) the hidden channel of both frames.
+        reference_color, query_color: (B, K, H, W) the target channels of both frames as they were, neither hidden nor
+            scaled: K = 1 for the hidden one, 2 for both chroma channels, 3 for Lab.
         reference_backbone, query_backbone: (B, C', h, w) features before the projection.
         query: (B, C, h, w) features of the query frames.
         logits: (B, P, h, w) intra-video window logits in float32.
@@ -45,6 +48,8 @@ class MAST(BaseCorrespondence):
         projection: Config of the projection after the backbone, or None.
         position_encoder: Config of the position encoder, or None.
         data_preprocessor: Config of the preprocessor.
+        target: The colours to reconstruct (liir.md A28): 'dropped', the hidden channel alone (MAST's and LIIR's code);
+            'chroma', a and b; 'lab', all three. The loss is the mean over all of them.
     """
 
     def __init__(
@@ -54,8 +59,12 @@ class MAST(BaseCorrespondence):
         projection: dict | None = None,
         position_encoder: dict | None = None,
         data_preprocessor: dict | None = None,
+        target: str = 'dropped',
     ):
         super().__init__(data_preprocessor)
+        if target not in ('dropped', *_TARGET_CHANNELS):
+            raise ValueError(f"target must be 'dropped', 'chroma' or 'lab', got {target!r}")
+        self.target = target
         self.encoder = FeatureEncoder(backbone, position_encoder, projection)
         self.reconstruction_head = MODELS.build(reconstruction_head)
         # Draws of a step (hidden channel, bank points, shifts) come from a generator that the Runner's seed hook sets
@@ -87,7 +96,8 @@ class MAST(BaseCorrespondence):
         reference, query = self.encoder.project(backbone).chunk(2)
         with torch.autocast(inputs.device.type, enabled=False):
             logits = self.reconstruction_head.logits(query, reference)
-        reference_color, query_color = inputs[:, :, channel : channel + 1].unbind(1)
+        shown = _TARGET_CHANNELS.get(self.target, slice(channel, channel + 1))
+        reference_color, query_color = inputs[:, :, shown].unbind(1)
         return EncodedPair(
             channel,
             reference_images,
@@ -106,6 +116,6 @@ class MAST(BaseCorrespondence):
         return {'loss_reconstruction': self.reconstruction(affinity, pair)}
 
     def reconstruction(self, affinity: Tensor, pair: EncodedPair) -> Tensor:
-        """Photometric loss of the hidden channel read through an affinity."""
+        """Photometric loss of the target channels read through an affinity."""
         head = self.reconstruction_head
         return head.reconstruction_loss(affinity, pair.reference_color, pair.query_color, self.stride)
