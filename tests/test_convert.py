@@ -281,6 +281,13 @@ def test_options_beside_the_weights_are_data_and_nothing_inside_them_runs(tmp_pa
     assert not (tmp_path / 'ran').exists()
 
 
+def test_an_installation_without_configs_asks_for_one(crw, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmliir.apis.convert.FROZEN_CONFIGS', tmp_path / 'gone')
+    out = tmp_path / 'ours.pth'
+    assert 'give --config' in run('mmliir', 'convert', 'crw', crw[1], '--out', out).error()
+    assert run('mmliir', 'convert', 'crw', crw[1], '--out', out, '--config', FROZEN / 'crw_r18.py').code == 0
+
+
 # -- the tables ---------------------------------------------------------------------------------------------
 
 
