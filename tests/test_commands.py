@@ -195,7 +195,7 @@ def test_masks_are_written_one_after_the_other(tmp_path):
 # -- help ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('command', [(), ('propagate',), ('score',)])
+@pytest.mark.parametrize('command', [(), ('propagate',), ('score',), ('convert',)])
 def test_the_help_of_every_command(command):
     done = run('mmliir', *command, '--help')
     assert done.code == 0 and 'usage: mmliir' in done.out

@@ -3,8 +3,10 @@
 A checkpoint is data: it is read with `weights_only=True`, and a config inside it is never run.
 """
 
+import argparse
 import pickle
 import warnings
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from torch import nn
 #: Entry of a checkpoint that names its layout; checkpoints of other programs have none.
 FORMAT_KEY = 'mmliir_format'
 FORMAT = 1
+# CRW and DINO store the options of their command line beside the weights. A Namespace has no code to run: reading one
+# sets attributes, which in turn can be plain data only.
+torch.serialization.add_safe_globals([argparse.Namespace])
 
 
 @dataclass(frozen=True)
@@ -31,12 +36,50 @@ class LoadReport:
     unexpected: frozenset[str]
 
 
-def read_checkpoint(path: str | Path, map_location: str | torch.device = 'cpu') -> dict:
+@dataclass(frozen=True)
+class Misfit:
+    """How a set of weights differs from a model's.
+
+    Attributes:
+        missing: Weights of the model that are not in the set.
+        unexpected: Weights of the set that the model does not have.
+        reshaped: Name -> (shape in the set, shape in the model), where they differ; None is no tensor.
+    """
+
+    missing: frozenset[str]
+    unexpected: frozenset[str]
+    reshaped: Mapping[str, tuple[tuple[int, ...] | None, tuple[int, ...] | None]]
+
+    def describe(self) -> str:
+        """One phrase with numbers and the first three names; '' when all fit."""
+        shapes = {name: f'{name} {theirs}, model {own}' for name, (theirs, own) in self.reshaped.items()}
+        parts = [
+            _describe('missing', self.missing),
+            _describe('not in the model', self.unexpected),
+            _describe('of another shape', set(shapes), shapes.get),
+        ]
+        return '; '.join(part for part in parts if part)
+
+
+def compare_weights(weights: Mapping[str, object], model: Mapping[str, object]) -> Misfit:
+    """Compare names and shapes of weights with those of a model's `state_dict()`."""
+    both = {name: (_shape(weights[name]), _shape(model[name])) for name in weights if name in model}
+    return Misfit(
+        missing=frozenset(name for name in model if name not in weights),
+        unexpected=frozenset(name for name in weights if name not in model),
+        reshaped={name: shapes for name, shapes in both.items() if shapes[0] != shapes[1]},
+    )
+
+
+def read_checkpoint(
+    path: str | Path, map_location: str | torch.device = 'cpu', entries: Sequence[str] = ('state_dict',)
+) -> dict:
     """Read a checkpoint file as plain data.
 
     Args:
-        path: A `.pth`/`.pt` file (a state dict, or a dict with a `state_dict` entry) or a `.safetensors` file.
+        path: A `.pth`/`.pt` file (a state dict, or a dict with an entry that holds one) or a `.safetensors` file.
         map_location: Device of the tensors.
+        entries: Names of the entry that holds the weights; the first that is there is taken.
 
     Returns:
         A dict with at least `state_dict`: names -> tensors.
@@ -68,15 +111,15 @@ def read_checkpoint(path: str | Path, map_location: str | torch.device = 'cpu') 
         ) from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path} holds a {type(checkpoint).__name__}, expected a dict of tensors")
-    if 'state_dict' not in checkpoint:
-        checkpoint = {'state_dict': checkpoint}
+    entry = next((name for name in entries if name in checkpoint), None)
+    checkpoint = {'state_dict': checkpoint} if entry is None else {**checkpoint, 'state_dict': checkpoint[entry]}
     weights = checkpoint['state_dict']
     if (
         not isinstance(weights, dict)
         or not all(isinstance(name, str) for name in weights)
         or not any(isinstance(value, torch.Tensor) for value in weights.values())
     ):
-        raise ValueError(f'{path} holds no weights: expected names -> tensors, or such a dict under `state_dict`')
+        raise ValueError(f'{path} holds no weights: expected names -> tensors, or such a dict under {_listed(entries)}')
     return checkpoint
 
 
@@ -96,30 +139,23 @@ def load_weights(model: nn.Module, checkpoint: dict, path: str | Path) -> LoadRe
     """
     _check_recipe(getattr(model, 'recipe', {}), checkpoint.get('recipe', {}), path)
     weights = {name.removeprefix('module.'): value for name, value in checkpoint['state_dict'].items()}
-    own = model.state_dict()
     prefixes = tuple(getattr(model, 'training_only_prefixes', ()))
-    missing = {name for name in own if name not in weights}
-    unexpected = {name for name in weights if name not in own}
-    reshaped = {name for name in own if name in weights and _shape(own[name]) != _shape(weights[name])}
-    problems = [
-        _describe('missing', {name for name in missing if not name.startswith(prefixes or ('\0',))}),
-        _describe('not in the model', {name for name in unexpected if not _training_only(name, prefixes)}),
-        _describe(
-            'of another shape',
-            reshaped,
-            lambda name: f'{name} {_shape(weights[name])}, model {_shape(own[name])}',
-        ),
-    ]
-    problems = [problem for problem in problems if problem]
+    own = model.state_dict()
+    misfit = compare_weights(weights, own)
+    problems = Misfit(
+        missing=frozenset(name for name in misfit.missing if not name.startswith(prefixes or ('\0',))),
+        unexpected=frozenset(name for name in misfit.unexpected if not _training_only(name, prefixes)),
+        reshaped=misfit.reshaped,
+    ).describe()
     if problems:
         raise ValueError(
-            f'{path} does not fit this model ({type(model).__name__}): {"; ".join(problems)}. '
+            f'{path} does not fit this model ({type(model).__name__}): {problems}. '
             'Use the config that the checkpoint was trained with.'
         )
     model.load_state_dict(weights, strict=False)
     if hasattr(model, 'after_weights_loaded'):
-        model.after_weights_loaded(missing)
-    return LoadReport(len(own) - len(missing), frozenset(missing), frozenset(unexpected))
+        model.after_weights_loaded(set(misfit.missing))
+    return LoadReport(len(own) - len(misfit.missing), misfit.missing, misfit.unexpected)
 
 
 def _check_recipe(own: dict, saved: dict, path: str | Path) -> None:
@@ -137,7 +173,11 @@ def _training_only(name: str, prefixes: tuple[str, ...]) -> bool:
     return name.startswith((*prefixes, 'inter.'))
 
 
-def _describe(what: str, names: set[str], show=str) -> str:
+def _listed(entries: Sequence[str]) -> str:
+    return ' or '.join(f'`{entry}`' for entry in entries)
+
+
+def _describe(what: str, names: Set[str], show=str) -> str:
     if not names:
         return ''
     listed = ', '.join(show(name) for name in sorted(names)[:3])

@@ -11,13 +11,23 @@ from mmliir.registry import MODELS
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut (He et al., CVPR 2016)."""
+    """Two 3x3 convolutions with a shortcut (He et al., CVPR 2016).
 
-    def __init__(self, in_channels: int, channels: int, stride: int, norm: str):
+    Args:
+        in_channels: Channels of the input.
+        channels: Channels inside and of the output.
+        stride: Of the first convolution and of the shortcut.
+        norm: 'BN' or 'SyncBN'.
+        padding_mode: What lies outside the feature map, of `nn.Conv2d`.
+    """
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, stride: int, norm: str, padding_mode: str = 'zeros'):
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False, padding_mode=padding_mode)
         self.bn1 = build_norm(norm, channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False, padding_mode=padding_mode)
         self.bn2 = build_norm(norm, channels)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = None

@@ -12,15 +12,24 @@ class FeatureEncoder(BaseModule):
     """Backbone, position map after its stem, projection.
 
     Args:
-        backbone: Config of the backbone.
+        backbone: Config of the backbone: `.stride`, `.out_channels`, `backbone(images)`; to take a position map also
+            `.stem_size(images)` and `backbone(images, position_map)`.
         position_encoder: Config of the position encoder, or None.
         projection: Config of the projection, or None to use the backbone's features.
+
+    Raises:
+        ValueError: A position encoder with a backbone that has no place for its map.
     """
 
     def __init__(self, backbone: dict, position_encoder: dict | None = None, projection: dict | None = None):
         super().__init__()
         self.backbone = use_channels_last(MODELS.build(backbone))
         self.position_encoder = None if position_encoder is None else MODELS.build(position_encoder)
+        if position_encoder is not None and not hasattr(self.backbone, 'stem_size'):
+            raise ValueError(
+                f'{type(self.backbone).__name__} takes no position map: set position_encoder=None, or use a backbone '
+                'that adds one behind its stem (CorrespondenceResNet18)'
+            )
         self.projection = None if projection is None else use_channels_last(MODELS.build(projection))
         self.stride = self.backbone.stride
         self.out_channels = self.backbone.out_channels if projection is None else self.projection.out_channels
@@ -48,7 +57,8 @@ class FeatureEncoder(BaseModule):
         """The features before the projection; arguments as in `forward`."""
         if position_map is None:
             position_map = self.position_map(images)
-        return self.backbone(images.contiguous(memory_format=torch.channels_last), position_map)
+        images = images.contiguous(memory_format=torch.channels_last)
+        return self.backbone(images) if position_map is None else self.backbone(images, position_map)
 
     def project(self, features: Tensor) -> Tensor:
         """Features of the backbone to those that frames are compared by."""

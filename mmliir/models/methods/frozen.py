@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmliir.models.methods.base import BaseCorrespondence
+from mmliir.models.methods.base import BaseCorrespondence, FeatureEncoder
 from mmliir.registry import MODELS
 
 
@@ -32,3 +32,28 @@ class RawColor(BaseCorrespondence):
         super().__init__(data_preprocessor)
         self.encoder = _BlockMean(stride)
         self.register_buffer('device_marker', torch.zeros(1), persistent=False)
+
+
+@MODELS.register_module()
+class FrozenFeature(BaseCorrespondence):
+    """An encoder as it is: evaluated with the weights of a checkpoint, never trained.
+
+    Its weights have the names that they have in `MAST` and `LIIR`, so one file serves both.
+
+    Args:
+        backbone: Config of the backbone.
+        projection: Config of the projection, or None.
+        position_encoder: Config of the position encoder, or None.
+        data_preprocessor: Config of the preprocessor: the colour space and its normalisation.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        projection: dict | None = None,
+        position_encoder: dict | None = None,
+        data_preprocessor: dict | None = None,
+    ):
+        super().__init__(data_preprocessor)
+        self.encoder = FeatureEncoder(backbone, position_encoder, projection)
+        self.requires_grad_(False)
