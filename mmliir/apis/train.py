@@ -209,10 +209,13 @@ def prepare_config(cfg: Config, amp: bool, launcher: str, auto_scale_lr: bool) -
         cfg.train_dataloader.persistent_workers = False
     ranks = dist.get_world_size() if dist.is_initialized() else 1
     for scheduler in cfg.get('param_scheduler') or []:
-        if scheduler.get('type') == 'SampleStepLR':
-            scheduler.setdefault('by_epoch', False)
-            if scheduler.get('samples_per_step') is None:
-                scheduler.samples_per_step = cfg.train_dataloader.batch_size * ranks
+        if scheduler.setdefault('by_epoch', False):  # MMEngine's own default is True
+            raise ValueError(
+                f'{scheduler.get("type")} has by_epoch=True, but training counts iterations and the schedule would '
+                'never step: leave by_epoch out and give its lengths in iterations'
+            )
+        if scheduler.get('type') == 'SampleStepLR' and scheduler.get('samples_per_step') is None:
+            scheduler.samples_per_step = cfg.train_dataloader.batch_size * ranks
 
 
 def prepare_distributed(launcher: str, env_cfg: dict) -> None:

@@ -227,6 +227,36 @@ def test_crops_reach_every_place():
     assert {int(x) for x, *_ in lefts} == set(range(23)) and {int(y) for _, y, _ in lefts} == {0, 1, 2}
 
 
+def test_resized_crops_have_the_area_and_shape_that_was_asked_for_and_reach_every_side():
+    """Read off the coordinates that a window shows: bilinear resizing keeps a ramp a ramp away from its ends."""
+    height, width, area, aspect = 120, 240, (0.6, 1.0), (1.5, 2.0)
+    crop = RandomResizedCropClip((256, 256), area, aspect)
+    windows = []
+    for seed in range(300):
+        top, left, size = crop._draw(height, width, np.random.default_rng(seed))
+        frame = crop(coordinate_clip(height, width), np.random.default_rng(seed))['frames'][0]
+        (x0, y0), (x1, y1) = frame[2, 2, :2].astype(int), frame[-3, -3, :2].astype(int)
+        assert abs(x0 - left) <= 2 and abs(y0 - top) <= 2
+        assert abs(x1 - (left + size[1] - 1)) <= 2 and abs(y1 - (top + size[0] - 1)) <= 2
+        windows.append((top, left, *size))
+    top, left, rows, columns = np.array(windows).T
+    assert (top >= 0).all() and (left >= 0).all()
+    assert (top + rows <= height).all() and (left + columns <= width).all()
+    shares, shapes = rows * columns / (height * width), columns / rows
+    assert area[0] - 0.01 <= shares.min() < 0.63 and 0.9 < shares.max() <= area[1]
+    assert aspect[0] - 0.02 <= shapes.min() < 1.55 and 1.95 < shapes.max() <= aspect[1] + 0.02
+    assert top.min() == left.min() == 0
+    assert (top + rows).max() == height and (left + columns).max() == width
+
+
+@pytest.mark.parametrize(
+    'wrong', [dict(area=(0.0, 1.0)), dict(area=(0.9, 0.6)), dict(area=(0.6, 1.1)), dict(aspect=(0, 1))]
+)
+def test_impossible_resized_crops_are_refused(wrong):
+    with pytest.raises(ValueError, match='RandomResizedCropClip: expected 0 < area'):
+        RandomResizedCropClip(16, **wrong)
+
+
 def test_flip_mirrors_left_to_right():
     clip = coordinate_clip()
     flipped = FlipClip(1.0)(clip, np.random.default_rng(0))['frames'][0]

@@ -1,6 +1,10 @@
 # Stage 1 warms up intra-video reconstruction, stage 2 adds other videos and the compactness prior (liir.md 5.2).
 # The learning rate changes with the number of samples seen, whatever the batch size.
 # 71,583 pairs is the expected length of an epoch of YouTube-VOS.
+# MMEngine's schedules work in its place and count iterations, for example the steps of MAST's paper at batch 24:
+#   param_scheduler = [dict(type='MultiStepLR', milestones=[400_000, 600_000, 800_000], gamma=0.5)]
+#   param_scheduler = [dict(type='CosineAnnealingLR', T_max=100_000, eta_min=1e-6)]
+# A config that replaces the schedule replaces `stages` too, whose changes name this one's entries.
 _pairs = 71583
 train_cfg = dict(type='PairTrainLoop', max_iters=5 * _pairs // 12)
 optim_wrapper = dict(
