@@ -317,7 +317,8 @@ class _Windowed:
             if index.numel() == 0:
                 return
             valid_NP = None if valid_NP is None else valid_NP[index]
-            rows_NP[index] = self._fit(rows_NP[index], prior, valid_NP)
+            # A copy: where a tile is one cell, the rows are the windows' own memory.
+            rows_NP = rows_NP.index_copy(0, index, self._fit(rows_NP[index], prior, valid_NP))
         else:
             rows_NP = self._fit(rows_NP, prior, valid_NP)
         windows.copy_(rows_NP.view(windows.shape))
