@@ -1,6 +1,7 @@
 """Pure functions on tensors: the core of the toolbox. They import nothing of ours but each other."""
 
 from mmliir.ops.affinity import joint_softmax, negatives_logsumexp
+from mmliir.ops.coarse_search import coarse_search
 from mmliir.ops.color import lab_to_rgb, rgb_to_lab
 from mmliir.ops.coords import cells_to_pixels, coordinate_grid, pixels_to_cells
 from mmliir.ops.gaussian_mixture import fit_mixture, fit_mixture_rows
@@ -10,6 +11,7 @@ from mmliir.ops.window_topk_attend import MixturePrior, window_topk_attend
 
 __all__ = [
     'cells_to_pixels',
+    'coarse_search',
     'coordinate_grid',
     'fit_mixture',
     'fit_mixture_rows',
