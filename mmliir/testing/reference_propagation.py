@@ -250,6 +250,19 @@ def propagate_loop(features, label_map, settings, stride):
             radius.append(None if is_permanent and not settings.window_on_permanent else settings.radius)
         values = np.stack([fields[n] for n in references])
         values[:, 1:] *= settings.fg_gain
+        offsets, value_offsets = [None] * len(references), [None] * len(references)
+        search = settings.long_range
+        for n, reference in enumerate(references):
+            if search is not None and t - reference > search.min_distance:
+                dilation = min(search.max_dilation, (t - reference) // search.min_distance + 1)
+                offsets[n] = coarse_loop(
+                    features[t], features[reference], search.coarse_radius, dilation, temperature, settings.border
+                )
+                value_offsets[n] = offsets[n]
+        if search is not None and search.labels_from_last:
+            far = [n for n, own in enumerate(offsets) if own is not None]
+            latest = max(far, key=lambda n: references[n], default=None)
+            value_offsets = [None if own is None else offsets[latest] for own in offsets]
         field = attend_loop(
             features[t],
             features[references],
@@ -262,6 +275,8 @@ def propagate_loop(features, label_map, settings, stride):
             normalise=settings.normalise,
             border=settings.border,
             prior=settings.prior,
+            offsets=offsets,
+            value_offsets=value_offsets,
         )
         pixels = _upsample_loop(field, stride, settings.upsample, label_map.shape)
         if settings.min_max:
