@@ -111,9 +111,20 @@ class CorrespondenceRunner(Runner):
         if resume_param_scheduler and checkpoint.get('param_schedulers') is not None:
             self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
             for scheduler, state in zip(self.param_schedulers, checkpoint['param_schedulers'], strict=True):
-                scheduler.load_state_dict(state)
+                _resume_scheduler(scheduler, state)
         self._has_loaded = True
         self.logger.info(f'Resumed iteration {self.iter} from {filename}')
+
+
+def _resume_scheduler(scheduler, state: dict) -> None:
+    """Load a schedule's state but keep the end that the config gives now: a run may be continued for longer."""
+    end = scheduler.end
+    scheduler.load_state_dict(state)
+    had_ended = scheduler._global_step >= scheduler.end
+    scheduler.end = end
+    if had_ended and scheduler._global_step < end:  # the last step of the shorter run moved nothing: make up for it
+        scheduler._global_step -= 1
+        scheduler.step()
 
 
 def _plain_message_hub(state: dict) -> dict:

@@ -6,6 +6,7 @@ from mmliir.ops.affinity import (
     negatives_logsumexp,
     window_negatives_logsumexp,
 )
+from mmliir.ops.coarse_search import coarse_search
 from mmliir.ops.color import lab_to_rgb, rgb_to_lab
 from mmliir.ops.coords import cells_to_pixels, coordinate_grid, pixels_to_cells
 from mmliir.ops.gaussian_mixture import check_mixture_settings, fit_mixture, fit_mixture_rows
@@ -16,6 +17,7 @@ from mmliir.ops.window_topk_attend import MixturePrior, window_topk_attend
 __all__ = [
     'cells_to_pixels',
     'check_mixture_settings',
+    'coarse_search',
     'coordinate_grid',
     'drawn_negatives_logsumexp',
     'fit_mixture',

@@ -1,7 +1,8 @@
 """Read values from reference frames: similarity, selection, soft-max and read-out in one pass.
 
 Shape letters: C channels, R references, K value channels, h w cells, P window cells, s tile side, M = s * s
-cells of a tile, N keys that a tile can reach (over all references of one group), n tiles of a block.
+cells of a tile, N keys that a tile can reach (over all references of one group), n tiles of a block, Q corners
+of the sampling places of one window.
 
 The query grid is cut into s x s tiles. One matrix product compares a tile with the (s + 2 radius)^2 keys that
 it can reach in every reference; a bias of -inf, the same for every tile, takes out what lies outside a cell's
@@ -9,6 +10,11 @@ own window; a second product reads the values out. Blocks of a few tiles are fin
 neither unfolded keys nor the whole affinity ever exist, and a block stays in the cache. On a CPU each thread
 takes whole blocks: threads that share every small operation would wait for each other thousands of times a
 frame.
+
+A window may also lie around a displaced centre between the cells of a reference. Bilinear sampling commutes with
+the dot product, so its logits are mixed from those at whole cells, which one product of the tile with the box of
+cells that its windows reach gives; the read-out is the transpose: weights are spread over the corners of their
+place, then multiplied with the box.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,8 +23,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from mmliir.ops.coords import coordinate_grid
 from mmliir.ops.gaussian_mixture import VARIANCE_FLOOR, check_mixture_settings, fit_mixture_rows
 from mmliir.ops.local_window import window_offsets
 
@@ -74,6 +82,8 @@ def window_topk_attend(
     normalise: Literal['softmax', 'softmax_then_topk'] = 'softmax',
     border: Literal['mask', 'zero_logit'] = 'mask',
     prior: MixturePrior | None = None,
+    offsets: Sequence[Tensor | None] | None = None,
+    value_offsets: Sequence[Tensor | None] | None = None,
     max_elements: int | None = None,
 ) -> Tensor:
     """Read each query cell's values from the windows around it in the reference frames. No gradient.
@@ -97,6 +107,12 @@ def window_topk_attend(
         prior: Replace windows of the affinity by a fitted mixture, per reference and cell (liir.md section
             2.7); the sums are not normalised again. None: off. Needs a window on every reference. Under
             'mask' and under 'circle' a mixture is fitted and normalised over the cells that take part only.
+        offsets: R times None, or the (2, h, w) displacement (dx, dy) in cells of each query cell's window in that
+            reference (see `coarse_search`): its keys and values are sampled bilinearly at i + offset(i) + v for
+            every v of the window. Outside the frame 'zero_logit' samples zeros; 'mask' leaves out the places more
+            than half a cell outside and repeats the border cells for the others. None: no reference has one.
+        value_offsets: Like `offsets`, but for the values alone, in the same references; the keys stay at `offsets`
+            (the released MAST reads the labels of one reference at the offset of another). None: as `offsets`.
         max_elements: Upper bound on the logits that exist at a time (one query cell's at least). None chooses
             by the device. The result does not depend on it, apart from rounding.
 
@@ -108,6 +124,7 @@ def window_topk_attend(
         ValueError: Shapes do not fit, or a setting is out of range.
     """
     _check(query, keys, values, radius, temperature, topk, border, prior, max_elements)
+    displaced = _check_offsets(offsets, value_offsets, radius, query, border)
     if topk_scope not in ('joint', 'per_reference'):
         raise ValueError(f"topk_scope must be 'joint' or 'per_reference', got {topk_scope!r}")
     if normalise not in ('softmax', 'softmax_then_topk'):
@@ -119,9 +136,10 @@ def window_topk_attend(
     attend = _Attend(shape, temperature, topk, normalise, border, prior, max_elements)
     with torch.autocast(query.device.type, enabled=False):
         if topk_scope == 'joint':
-            return attend(query, keys, values, radius)
+            return attend(query, keys, values, radius, displaced)
         singles = [
-            attend(query, keys[r : r + 1], values[r : r + 1], radius[r : r + 1]) for r in range(len(radius))
+            attend(query, keys[r : r + 1], values[r : r + 1], radius[r : r + 1], displaced[r : r + 1])
+            for r in range(len(radius))
         ]
         return torch.stack(singles).mean(dim=0)
 
@@ -138,12 +156,16 @@ class _Attend:
     prior: MixturePrior | None
     max_elements: int | None
 
-    def __call__(self, query_Chw: Tensor, keys_RChw: Tensor, values_RKhw: Tensor, radius: Sequence) -> Tensor:
+    def __call__(
+        self, query_Chw: Tensor, keys_RChw: Tensor, values_RKhw: Tensor, radius: Sequence, displaced: Sequence
+    ) -> Tensor:
+        """`displaced`: R times None, or the (2, h, w) offsets of the keys and of the values."""
         height, width = query_Chw.shape[1:]
-        tiles, block = self._plan(query_Chw, radius)
+        tiles, block, places = self._plan(query_Chw, radius, displaced)
         groups = []
-        for group_radius in sorted(set(radius), key=lambda r: -1 if r is None else r):
-            member = [r for r, value in enumerate(radius) if value == group_radius]
+        in_place = [r for r, own in enumerate(places) if own is None]
+        for group_radius in sorted({radius[r] for r in in_place}, key=lambda r: -1 if r is None else r):
+            member = [r for r in in_place if radius[r] == group_radius]
             own_keys, own_values = keys_RChw, values_RKhw
             if len(member) < len(radius):
                 own_keys, own_values = keys_RChw[member], values_RKhw[member]
@@ -151,6 +173,11 @@ class _Attend:
                 groups.append(_WholeFrame(own_keys, own_values))
             else:
                 groups.append(_Windowed(own_keys, own_values, group_radius, self.shape, self.border, tiles))
+        groups += [
+            _Displaced(keys_RChw[r], values_RKhw[r], *own, radius[r], self.shape, self.border)
+            for r, own in enumerate(places)
+            if own is not None
+        ]
         query_yxMC = tiles.split(query_Chw)
         # The extra channel multiplies the keys' validity channel: 0 inside the frame, -inf outside it.
         query_yxMC = torch.cat([query_yxMC, query_yxMC.new_ones((*query_yxMC.shape[:3], 1))], dim=3)
@@ -167,19 +194,26 @@ class _Attend:
         _for_each(attend_block, blocks, query_Chw.device)
         return tiles.join(out_yxMK, height, width)
 
-    def _plan(self, query_Chw: Tensor, radius: Sequence) -> tuple['_Tiles', int]:
-        """The tile side and the number of tiles of a block that keep the logits below the bound."""
+    def _plan(self, query_Chw: Tensor, radius: Sequence, displaced: Sequence) -> tuple['_Tiles', int, list]:
+        """The tile side and the number of tiles of a block that keep the logits below the bound, and for each
+        displaced reference where its keys and its values lie."""
         height, width = query_Chw.shape[1:]
         on_cpu = query_Chw.device.type == 'cpu'
         limit = self.max_elements or (CPU_MAX_ELEMENTS if on_cpu else GPU_MAX_ELEMENTS)
         for side in (TILE_SIDE, TILE_SIDE // 2, TILE_SIDE // 4, 1):
             side = min(side, max(height, width))
-            keys = sum(height * width if r is None else (side + 2 * r) ** 2 for r in radius)
+            tiles = _Tiles(side, -(-height // side), -(-width // side))
+            places = [_both_places(own, r, tiles) for own, r in zip(displaced, radius, strict=True)]
+            keys = sum(
+                (height * width if r is None else (side + 2 * r) ** 2)
+                if own is None
+                else max(own[0].largest_box, own[1].largest_box, (2 * r + 2) ** 2)
+                for own, r in zip(places, radius, strict=True)
+            )
             if side * side * keys <= limit:
                 break
-        tiles = _Tiles(side, -(-height // side), -(-width // side))
         target = min(limit, CPU_BLOCK) if on_cpu else limit
-        return tiles, max(1, min(target // (side * side * keys), tiles.columns))
+        return tiles, max(1, min(target // (side * side * keys), tiles.columns)), places
 
     def _read(self, logits_nMN: list[Tensor], groups: list, where: tuple[int, int, int]) -> Tensor:
         """Select, normalise and read out one block: -> (n, M, K)."""
@@ -194,16 +228,18 @@ class _Attend:
                 x.masked_fill_(x < sparse.smallest_kept, -torch.inf).div_(self.temperature)
         if total is None and len(logits_nMN) == 1:
             weights_nMN = [torch.softmax(logits_nMN[0], dim=-1)]
+        elif total is None and isinstance(groups[-1], _Displaced):
+            # Up to three times as fast as the branch below, whose exp is slow where it underflows. Windows in place
+            # keep that one, so that their results stay what they were to the last bit.
+            joint_nMN = torch.softmax(torch.cat(logits_nMN, dim=-1), dim=-1)
+            weights_nMN = [x.contiguous() for x in joint_nMN.split([x.shape[-1] for x in logits_nMN], dim=-1)]
         else:
             total = _logsumexp(logits_nMN) if total is None else total
             weights_nMN = [x.sub_(total).exp_() for x in logits_nMN]
         if self.prior is not None:
             for group, weights in zip(groups, weights_nMN, strict=True):
                 group.replace_by_mixture(weights, self.prior, *where)
-        parts = [
-            torch.matmul(weights, group.values(*where).transpose(-1, -2))
-            for group, weights in zip(groups, weights_nMN, strict=True)
-        ]
+        parts = [group.read(weights, *where) for group, weights in zip(groups, weights_nMN, strict=True)]
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum(dim=0)
 
     def _read_sparse(self, logits_nMN, groups, where, total):
@@ -223,7 +259,7 @@ class _Attend:
         parts = []
         for group, picked in zip(groups, found, strict=True):
             own, weights = weights.tensor_split([picked.indices.shape[-1]], dim=-1)
-            parts.append(_gather_read(own, picked.indices, group.values(*where)))
+            parts.append(group.read_kept(own, picked.indices, *where))
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum(dim=0)
 
 
@@ -257,6 +293,50 @@ class _Tiles:
         return whole[:, :height, :width].contiguous()
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Where the displaced windows of one reference lie. Last axes are (x, y).
+
+    Attributes:
+        low: (rows, columns, M, 2) long, the cell at or before the centre of each query cell's window.
+        fraction: (rows, columns, M, 2), how far the centre lies behind it, 0..1.
+        first: (rows, columns, 2) long, on the CPU: the first cell that a tile's windows reach, counted on the
+            reference with a ring of one cell around it, which stands for all that is outside.
+        extent: (rows, columns, 2) long, on the CPU: how many cells they reach on each axis.
+    """
+
+    low: Tensor
+    fraction: Tensor
+    first: Tensor
+    extent: Tensor
+
+    @property
+    def largest_box(self) -> int:
+        """An upper bound on the cells that the windows of one tile reach."""
+        return int(self.extent.amax(dim=(0, 1)).prod())
+
+
+def _both_places(own: tuple | None, radius: int, tiles: _Tiles) -> tuple[_Places, _Places] | None:
+    """Places of the keys and of the values from the offsets of both."""
+    if own is None:
+        return None
+    keys = _find_places(own[0], radius, tiles)
+    return keys, keys if own[1] is own[0] else _find_places(own[1], radius, tiles)
+
+
+def _find_places(offsets_2hw: Tensor, radius: int, tiles: _Tiles) -> _Places:
+    height, width = offsets_2hw.shape[1:]
+    whole = offsets_2hw.floor()
+    cells = coordinate_grid(tiles.rows * tiles.side, tiles.columns * tiles.side, whole.dtype, whole.device)
+    cells[:height, :width] += whole.permute(1, 2, 0)
+    # A centre farther out than this has no cell of the frame in its window.
+    size = torch.tensor([width, height], device=whole.device)
+    low = tiles.split(cells.permute(2, 0, 1)).minimum(size + radius + 1).clamp_min(-radius - 2).long()
+    first = (low.amin(dim=2) - radius).clamp_min(-1).minimum(size)
+    last = (low.amax(dim=2) + radius + 1).clamp_min(-1).minimum(size)
+    return _Places(low, tiles.split(offsets_2hw - whole), (first + 1).cpu(), (last - first + 1).cpu())
+
+
 class _WholeFrame:
     """References that are compared cell by cell with the whole frame."""
 
@@ -267,7 +347,13 @@ class _WholeFrame:
     def logits(self, query_nMC: Tensor, row: int, start: int, stop: int) -> Tensor:
         return query_nMC[..., :-1] @ self._keys_CN
 
-    def values(self, row: int, start: int, stop: int) -> Tensor:
+    def read(self, weights_nMN: Tensor, row: int, start: int, stop: int) -> Tensor:
+        return torch.matmul(weights_nMN, self._values(start, stop).transpose(-1, -2))
+
+    def read_kept(self, weights_nMk: Tensor, index_nMk: Tensor, row: int, start: int, stop: int) -> Tensor:
+        return _gather_read(weights_nMk, index_nMk, self._values(start, stop))
+
+    def _values(self, start: int, stop: int) -> Tensor:
         return self._values_KN.expand(stop - start, -1, -1)
 
 
@@ -286,10 +372,7 @@ class _Windowed:
         keys = self._pad(keys_RChw.permute(1, 0, 2, 3), extra=validity)
         self._key_halos = self._halos(keys)
         self._value_halos = self._halos(self._pad(values_RKhw.permute(1, 0, 2, 3)))
-        side = 2 * radius + 1
-        takes_part = torch.zeros((side, side), dtype=torch.bool, device=keys.device)
-        offsets = window_offsets(radius, shape, device=keys.device) + radius
-        takes_part[offsets[:, 1], offsets[:, 0]] = True
+        takes_part = _window_shape(radius, shape, keys.device)
         bias = keys.new_full((tiles.side**2, self._halo**2), -torch.inf)
         self._windows(bias, references=1).masked_fill_(takes_part, 0.0)
         self._bias = bias[:, None, :].expand(-1, self._references, -1).reshape(bias.shape[0], -1)
@@ -303,8 +386,12 @@ class _Windowed:
     def logits(self, query_nMC: Tensor, row: int, start: int, stop: int) -> Tensor:
         return torch.baddbmm(self._bias, query_nMC, self._gather(self._key_halos, row, start, stop))
 
-    def values(self, row: int, start: int, stop: int) -> Tensor:
-        return self._gather(self._value_halos, row, start, stop)
+    def read(self, weights_nMN: Tensor, row: int, start: int, stop: int) -> Tensor:
+        values_nKN = self._gather(self._value_halos, row, start, stop)
+        return torch.matmul(weights_nMN, values_nKN.transpose(-1, -2))
+
+    def read_kept(self, weights_nMk: Tensor, index_nMk: Tensor, row: int, start: int, stop: int) -> Tensor:
+        return _gather_read(weights_nMk, index_nMk, self._gather(self._value_halos, row, start, stop))
 
     def replace_by_mixture(
         self, weights_nMN: Tensor, prior: MixturePrior, row: int, start: int, stop: int
@@ -313,27 +400,9 @@ class _Windowed:
         windows = self._windows(weights_nMN, self._references)
         rows_NP = windows.reshape(-1, (2 * self._radius + 1) ** 2)
         valid_NP = self._valid_rows(row, start, stop, windows.shape)
-        if prior.threshold is not None:
-            index = (rows_NP.amax(dim=1) > prior.threshold).nonzero()[:, 0]
-            if index.numel() == 0:
-                return
-            valid_NP = None if valid_NP is None else valid_NP[index]
-            rows_NP[index] = self._fit(rows_NP[index], prior, valid_NP)
-        else:
-            rows_NP = self._fit(rows_NP, prior, valid_NP)
-        windows.copy_(rows_NP.view(windows.shape))
-
-    def _fit(self, rows_NP: Tensor, prior: MixturePrior, valid_NP: Tensor | None) -> Tensor:
-        fitted_NP = fit_mixture_rows(
-            rows_NP,
-            self._radius,
-            prior.num_mixtures,
-            prior.estimator,
-            valid_NP,
-            prior.width,
-            prior.variance_floor,
-        )
-        return fitted_NP.mul_(rows_NP.sum(dim=1, keepdim=True)) if prior.keep_mass else fitted_NP
+        replaced_NP = _with_mixtures(rows_NP, self._radius, prior, valid_NP)
+        if replaced_NP is not None:
+            windows.copy_(replaced_NP.view(windows.shape))
 
     def _valid_rows(self, row: int, start: int, stop: int, shape: torch.Size) -> Tensor | None:
         if self._valid is None:
@@ -383,6 +452,138 @@ class _Windowed:
             (weights.numel() // (side * side * area), side, side, references, window, window),
             (side * side * area, side * area + halo, area + 1, halo * halo, halo, 1),
         )
+
+
+class _Displaced:
+    """One reference whose windows lie around displaced centres, between its cells."""
+
+    def __init__(
+        self,
+        keys_Chw: Tensor,
+        values_Khw: Tensor,
+        key_places: _Places,
+        value_places: _Places,
+        radius: int,
+        shape: str,
+        border: str,
+    ) -> None:
+        self._radius, self._size = radius, keys_Chw.shape[1:]
+        self._key_places, self._value_places = key_places, value_places
+        # One ring stands for all cells outside: zeros, or the border cells again.
+        ring = 'constant' if border == 'zero_logit' else 'replicate'
+        self._keys = F.pad(keys_Chw[None], [1] * 4, mode=ring)[0]
+        self._values = F.pad(values_Khw[None], [1] * 4, mode=ring)[0]
+        self._masked = border == 'mask'
+        self._takes_part = None if shape == 'square' else _window_shape(radius, shape, keys_Chw.device)
+
+    def logits(self, query_nMC: Tensor, row: int, start: int, stop: int) -> Tensor:
+        where = (row, start, stop)
+        keys_nCN, index_nMQ = self._box(self._keys, self._key_places, where)
+        corners = torch.matmul(query_nMC[..., :-1], keys_nCN).gather(2, index_nMQ)
+        corners = corners.view(*index_nMQ.shape[:2], 2 * self._radius + 2, 2 * self._radius + 2)
+        fraction_x, fraction_y = self._fractions(self._key_places, where)
+        lines = torch.lerp(corners[..., :-1, :], corners[..., 1:, :], fraction_y)
+        logits = torch.lerp(lines[..., :-1], lines[..., 1:], fraction_x)
+        valid = self._valid(where)
+        if valid is not None:
+            logits.masked_fill_(~valid, -torch.inf)
+        return logits.flatten(2)
+
+    def read(self, weights_nMN: Tensor, row: int, start: int, stop: int) -> Tensor:
+        where = (row, start, stop)
+        values_nKN, index_nMQ = self._box(self._values, self._value_places, where)
+        fraction_x, fraction_y = self._fractions(self._value_places, where)
+        windows = weights_nMN.view(*index_nMQ.shape[:2], 2 * self._radius + 1, 2 * self._radius + 1)
+        columns = F.pad(windows * (1 - fraction_x), [0, 1])
+        columns[..., 1:] += windows * fraction_x
+        corners = F.pad(columns * (1 - fraction_y), [0, 0, 0, 1])
+        corners[..., 1:, :] += columns * fraction_y
+        # Several corners may fall on one cell of the ring.
+        spread = weights_nMN.new_zeros((*index_nMQ.shape[:2], values_nKN.shape[2]))
+        spread.scatter_add_(2, index_nMQ, corners.flatten(2))
+        return torch.matmul(spread, values_nKN.transpose(-1, -2))
+
+    def read_kept(self, weights_nMk: Tensor, index_nMk: Tensor, row: int, start: int, stop: int) -> Tensor:
+        dense = weights_nMk.new_zeros((*index_nMk.shape[:2], (2 * self._radius + 1) ** 2))
+        return self.read(dense.scatter_(2, index_nMk, weights_nMk), row, start, stop)
+
+    def replace_by_mixture(
+        self, weights_nMN: Tensor, prior: MixturePrior, row: int, start: int, stop: int
+    ) -> None:
+        """Overwrite, in place, the windows that the prior's threshold selects."""
+        rows_NP = weights_nMN.reshape(-1, weights_nMN.shape[2])
+        valid = self._valid((row, start, stop))
+        if valid is not None:
+            shape = (*weights_nMN.shape[:2], *valid.shape[-2:])
+            valid = None if bool(valid.all()) else valid.expand(shape).reshape(rows_NP.shape)
+        replaced_NP = _with_mixtures(rows_NP, self._radius, prior, valid)
+        if replaced_NP is not None:
+            weights_nMN.copy_(replaced_NP.view(weights_nMN.shape))
+
+    def _box(self, maps_Chw: Tensor, places: _Places, where: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+        """The cells that each tile's windows reach, (n, C, N), and the place among them of every corner, (n, M, Q);
+        the boxes of a block have the size of the largest."""
+        row, start, stop = where
+        box_width, box_height = places.extent[row, start:stop].amax(dim=0).tolist()
+        height, width = maps_Chw.shape[1:]
+        first_x = places.first[row, start:stop, 0].clamp_max(width - box_width)
+        first_y = places.first[row, start:stop, 1].clamp_max(height - box_height)
+        boxes = maps_Chw.unfold(1, box_height, 1).unfold(2, box_width, 1).permute(1, 2, 0, 3, 4)
+        boxes = torch.stack([boxes[y, x] for x, y in zip(first_x.tolist(), first_y.tolist(), strict=True)])
+        reach = torch.arange(-self._radius, self._radius + 2, device=maps_Chw.device)
+        low = places.low[row, start:stop]
+        first_x, first_y = first_x.to(low.device)[:, None, None], first_y.to(low.device)[:, None, None]
+        x = (low[..., 0, None] + reach + 1).clamp_(0, width - 1) - first_x
+        y = (low[..., 1, None] + reach + 1).clamp_(0, height - 1) - first_y
+        index = y[..., :, None] * box_width + x[..., None, :]
+        return boxes.flatten(2), index.flatten(2)
+
+    def _fractions(self, places: _Places, where: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+        """Of x and y, each (n, M, 1, 1)."""
+        row, start, stop = where
+        return places.fraction[row, start:stop, :, :, None, None].unbind(dim=2)
+
+    def _valid(self, where: tuple[int, int, int]) -> Tensor | None:
+        """Which places of each window take part: (n, M, window, window) or without the first two; None: all."""
+        if not self._masked:
+            return self._takes_part
+        row, start, stop = where
+        places, limits = self._key_places, (self._size[1], self._size[0])
+        reach = torch.arange(-self._radius, self._radius + 1, device=places.low.device)
+        inside = []
+        for axis, limit in enumerate(limits):
+            low = places.low[row, start:stop, :, axis, None] + reach
+            fraction = places.fraction[row, start:stop, :, axis, None]
+            inside.append((low + fraction >= -0.5) & (low + fraction <= limit - 0.5))
+        valid = inside[1][..., :, None] & inside[0][..., None, :]
+        return valid if self._takes_part is None else valid & self._takes_part
+
+
+def _window_shape(radius: int, shape: str, device: torch.device) -> Tensor:
+    """(2 radius + 1, 2 radius + 1) bool: the cells of the window."""
+    side = 2 * radius + 1
+    takes_part = torch.zeros((side, side), dtype=torch.bool, device=device)
+    offsets = window_offsets(radius, shape, device=device) + radius
+    takes_part[offsets[:, 1], offsets[:, 0]] = True
+    return takes_part
+
+
+def _with_mixtures(rows_NP: Tensor, radius: int, prior: MixturePrior, valid_NP: Tensor | None) -> Tensor | None:
+    """A copy of the windows with those that the prior's threshold selects replaced; None where it selects none."""
+    if prior.threshold is None:
+        return _fit(rows_NP, radius, prior, valid_NP)
+    index = (rows_NP.amax(dim=1) > prior.threshold).nonzero()[:, 0]
+    if index.numel() == 0:
+        return None
+    fitted_NP = _fit(rows_NP[index], radius, prior, None if valid_NP is None else valid_NP[index])
+    return rows_NP.index_copy(0, index, fitted_NP)
+
+
+def _fit(rows_NP: Tensor, radius: int, prior: MixturePrior, valid_NP: Tensor | None) -> Tensor:
+    fitted_NP = fit_mixture_rows(
+        rows_NP, radius, prior.num_mixtures, prior.estimator, valid_NP, prior.width, prior.variance_floor
+    )
+    return fitted_NP.mul_(rows_NP.sum(dim=1, keepdim=True)) if prior.keep_mass else fitted_NP
 
 
 def _for_each(work: Callable[..., None], blocks: Sequence[tuple], device: torch.device) -> None:
@@ -452,3 +653,52 @@ def _check(query, keys, values, radius, temperature, topk, border, prior, max_el
         raise ValueError('a prior needs a window on every reference, got a radius of None')
     if max_elements is not None and max_elements < 1:
         raise ValueError(f'max_elements must be 1 or more, or None, got {max_elements}')
+
+
+def _check_offsets(
+    offsets: Sequence | None, value_offsets: Sequence | None, radius: Sequence, query_Chw: Tensor, border: str
+) -> list[tuple[Tensor, Tensor] | None]:
+    """-> R times None, or the offsets of the keys and of the values in the type that the rest is computed in."""
+    if offsets is None:
+        if value_offsets is not None:
+            raise ValueError('value_offsets say where the values of displaced references are read: give offsets too')
+        return [None] * len(radius)
+    value_offsets = offsets if value_offsets is None else value_offsets
+    displaced = []
+    for name, given in (('offsets', offsets), ('value_offsets', value_offsets)):
+        if len(given) != len(radius):
+            raise ValueError(f'{name} must hold one entry for each of {len(radius)} references, got {len(given)}')
+        for own in given:
+            if own is None:
+                continue
+            if tuple(own.shape) != (2, *query_Chw.shape[1:]):
+                raise ValueError(
+                    f'each of {name} must be None or (2, h, w) = {(2, *query_Chw.shape[1:])}, got {tuple(own.shape)}'
+                )
+            if not bool(own.isfinite().all()):
+                raise ValueError(f'{name} must be finite, got NaN or infinity: look for it in the features')
+    dtype = torch.float64 if query_Chw.dtype == torch.float64 else torch.float32
+    for own, of_values, reach in zip(offsets, value_offsets, radius, strict=True):
+        if (own is None) != (of_values is None):
+            raise ValueError('offsets and value_offsets must be given for the same references')
+        if own is not None and reach is None:
+            raise ValueError('offsets displace a window: give a radius to every reference that has them')
+        if own is None:
+            displaced.append(None)
+            continue
+        of_keys = own.to(query_Chw.device, dtype)
+        if border == 'mask' and not _lead_inside(of_keys):
+            raise ValueError(
+                "under border='mask' i + offset(i) must lie in the frame, as the window might hold nothing; clamp the "
+                "offsets or use border='zero_logit'"
+            )
+        displaced.append((of_keys, of_keys if of_values is own else of_values.to(query_Chw.device, dtype)))
+    return displaced
+
+
+def _lead_inside(offsets_2hw: Tensor) -> bool:
+    """Whether every cell is displaced to a place at most half a cell outside the frame."""
+    height, width = offsets_2hw.shape[1:]
+    grid = coordinate_grid(height, width, offsets_2hw.dtype, offsets_2hw.device).permute(2, 0, 1)
+    x, y = grid + offsets_2hw
+    return bool(((x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)).all())

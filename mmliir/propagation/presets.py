@@ -7,11 +7,16 @@ name and all of its settings.
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
-from mmliir.propagation.settings import InputSettings, MixturePrior, PropagationSettings
+from mmliir.propagation.settings import InputSettings, LongRangeSearch, MixturePrior, PropagationSettings
 
 _PAPER = 'LIIR, CVPR 2022 (arXiv 2203.14333)'
 _UNOFFICIAL = 'shasha521/LIIR_pytorch@21c7ba5, evaluate_davis.py and models/colorizer_momen.py'
 _MAST = 'zlai0/MAST@a57b043, benchmark.py and models/colorizer.py'
+_MAST_SEARCH = (
+    'references more than 15 frames old in two steps, dilated by min(4, D // 15 + 1). It reads the labels of all of '
+    'them at the offset of the last one, a mistake that LIIR_pytorch corrects; here each has its own, and '
+    'labels_from_last=True is parity. Its sampling grid is exact on torch < 1.3 only; here always'
+)
 _CRW = 'ajabri/videowalk@047f3f4, code/test.py and code/utils/test_utils.py'
 _CRW_README = 'ajabri/videowalk@047f3f4, README.md, command line for DAVIS'
 _DINO = 'facebookresearch/dino@7c446df, eval_video_segmentation.py'
@@ -54,6 +59,9 @@ class Protocol:
     def with_settings(self, changes: Mapping[str, object]) -> 'Protocol':
         """The same protocol with some settings changed; its name lists them: 'crw+radius=5'.
 
+        None switches a part (`prior`, `long_range`) off; a dict changes some of its fields, or switches it on with
+        its defaults for the others: `{'long_range': {'labels_from_last': True}}`.
+
         Raises:
             ValueError: A setting that does not exist, or a value it cannot have.
         """
@@ -63,7 +71,8 @@ class Protocol:
             raise ValueError(f'protocol {self.name!r} has no setting {sorted(unknown)[0]!r}; there are {known}')
         listed = ''.join(f'+{name}={value}' for name, value in sorted(changes.items()))
         sources = {**self.sources, **{name: 'chosen by the user' for name in changes}}
-        return replace(self, name=self.name + listed, settings=replace(self.settings, **changes), sources=sources)
+        values = {name: _build_part(name, value, getattr(self.settings, name)) for name, value in changes.items()}
+        return replace(self, name=self.name + listed, settings=replace(self.settings, **values), sources=sources)
 
 
 def resolve_protocol(spec: 'str | Mapping | Protocol') -> Protocol:
@@ -93,6 +102,20 @@ def _sources(default: str, **special: str) -> dict[str, str]:
     return {field.name: default for field in fields(PropagationSettings)} | {'input': default} | special
 
 
+_PARTS = {'prior': MixturePrior, 'long_range': LongRangeSearch}  # settings that a config gives as a dict
+
+
+def _build_part(name: str, change: object, before: object) -> object:
+    """A dict changes some fields of a part, or of its defaults where it was off; all else is the value itself."""
+    if name not in _PARTS or not isinstance(change, Mapping):
+        return change
+    known = [field.name for field in fields(_PARTS[name])]
+    unknown = sorted(set(change) - set(known))
+    if unknown:
+        raise ValueError(f'{name} has no field {unknown[0]!r}; there are {", ".join(known)}')
+    return _PARTS[name](**change) if before is None else replace(before, **change)
+
+
 _RECENT_20 = tuple(range(1, 21))
 _NOT_DEFINED = (
     'not defined by the source (labels are given for the first frame only); as in STM issue #3 and MAMP'
@@ -107,10 +130,7 @@ _LIIR_SHARED = {
     'gaps': f'{_PAPER}, section 3.3: frames t-5, t-3, t-1',
     'fill_with_first': _UNUSED,
     'keep_late_frames': _NOT_DEFINED,
-    'window_on_permanent': (
-        f'{_UNOFFICIAL}: plain window on every reference with the 72.2 model. DEVIATION for `liir_paper`: the text '
-        'says "as in MAST", whose two-step dilated search for references more than 15 frames old is not built yet'
-    ),
+    'window_on_permanent': f'{_MAST} and {_UNOFFICIAL}: a window on every reference',
     'output_resize': 'results have the size of the input (native 480p)',
 }
 
@@ -125,6 +145,7 @@ PRESETS: dict[str, Protocol] = {
                 radius=12,
                 temperature='sqrt_channels',
                 border='zero_logit',
+                long_range=LongRangeSearch(),
                 prior=MixturePrior(num_mixtures=2, estimator='moments', threshold=None, keep_mass=True),
                 carry='hard',
                 encoding='subsample',
@@ -136,6 +157,7 @@ PRESETS: dict[str, Protocol] = {
                 f'{_PAPER} leaves it open; as in {_MAST}',
                 **_LIIR_SHARED,
                 radius=f'{_PAPER} leaves it open; {_MAST}: 12',
+                long_range=f'{_PAPER} propagates "as in" MAST; {_MAST} searches {_MAST_SEARCH}',
                 temperature=(
                     f'{_PAPER} prints none; square root of the channels as in MAMP (issue #4: MAST does not '
                     'converge well without rescaling the affinity)'
@@ -167,7 +189,11 @@ PRESETS: dict[str, Protocol] = {
                 fg_gain=1.05,
             ),
             InputSettings(multiple_of=4, fit='pad'),
-            _sources(_UNOFFICIAL, **_LIIR_SHARED),
+            _sources(
+                _UNOFFICIAL,
+                **_LIIR_SHARED,
+                long_range=f'{_UNOFFICIAL}: plain window; the two-step search is switched off for the 72.2 model',
+            ),
         ),
         Protocol(
             'mast',
@@ -175,6 +201,7 @@ PRESETS: dict[str, Protocol] = {
                 permanent=(0, 5),
                 gaps=(1, 3, 5),
                 radius=12,
+                long_range=LongRangeSearch(),
                 temperature=1.0,
                 border='zero_logit',
                 carry='hard',
@@ -186,10 +213,7 @@ PRESETS: dict[str, Protocol] = {
                 _MAST,
                 fill_with_first=_UNUSED,
                 keep_late_frames=_NOT_DEFINED,
-                window_on_permanent=(
-                    f'DEVIATION: {_MAST} searches references more than 15 frames old in two steps, coarse '
-                    'and dilated, then fine. This preset uses the plain window on every reference'
-                ),
+                long_range=f'{_MAST} searches {_MAST_SEARCH}',
                 input=f'{_MAST}: native 480p. Padding to a multiple of 4 as in its followers (MAMP, LIIR)',
                 output_resize='results have the size of the input (native 480p)',
             ),

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmliir.ops.coarse_search import coarse_search
 from mmliir.ops.resize import resize_label_map
 from mmliir.ops.window_topk_attend import window_topk_attend
 from mmliir.propagation.codecs import (
@@ -194,6 +195,7 @@ class PropagationSession:
         """-> (K, h, w) label field of the frame."""
         settings = self.settings
         references = self.references()
+        offsets, value_offsets = self._offsets(feature, references)
         values = self._values([self._kept[reference.frame].labels for reference in references])
         if settings.fg_gain != 1:
             values[:, 1:] *= settings.fg_gain
@@ -212,8 +214,34 @@ class PropagationSession:
             normalise=settings.normalise,
             border=settings.border,
             prior=settings.prior,
+            offsets=offsets,
+            value_offsets=value_offsets,
             max_elements=self._max_elements,
         )
+
+    def _offsets(self, feature: Tensor, references: Sequence[Reference]) -> tuple[list | None, list | None]:
+        """Where the windows of far references lie: for the keys, and where it differs, for the labels."""
+        settings = self.settings
+        search = settings.long_range
+        if search is None:
+            return None, None
+        found = {}
+        for number in {reference.frame for reference in references}:
+            dilation = search.dilation(self._frame - number)
+            if dilation is not None:
+                found[number] = coarse_search(
+                    feature,
+                    self._kept[number].feature.to(feature),
+                    search.coarse_radius,
+                    dilation,
+                    temperature=settings.resolve_temperature(feature.shape[0]),
+                    border=settings.border,
+                    max_elements=self._max_elements,
+                )
+        offsets = [found.get(reference.frame) for reference in references]
+        if not found or not search.labels_from_last:
+            return offsets, None
+        return offsets, [None if own is None else found[max(found)] for own in offsets]
 
     def _values(self, labels: list[Tensor]) -> Tensor:
         """Kept labels as (R, K, h, w); objects that a frame did not know yet have nothing in it."""

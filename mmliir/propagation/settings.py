@@ -6,7 +6,7 @@ from typing import Literal
 
 from mmliir.ops.window_topk_attend import MixturePrior
 
-__all__ = ['InputSettings', 'MixturePrior', 'PropagationSettings']
+__all__ = ['InputSettings', 'LongRangeSearch', 'MixturePrior', 'PropagationSettings']
 
 _CHOICES = {
     'shape': ('square', 'circle'),
@@ -18,6 +18,42 @@ _CHOICES = {
     'upsample': ('mast', 'exact'),
     'output_resize': ('field', 'labels'),
 }
+
+
+@dataclass(frozen=True)
+class LongRangeSearch:
+    """Search references that are far away in time in two steps (MAST; liir.md section 6.2).
+
+    First a soft-max over a wide window of every d-th cell says how far each cell has moved, on the mean; then the
+    plain window is laid around that place, between the cells. Both steps treat cells outside the frame as
+    `PropagationSettings.border` says, and the first divides by the same temperature.
+
+    Attributes:
+        min_distance: References more than this many frames before the frame are searched in two steps.
+        max_dilation: Largest d; a reference D frames before has d = min(max_dilation, D // min_distance + 1).
+        coarse_radius: Radius of the wide window in steps of d cells: it reaches d * coarse_radius cells.
+        labels_from_last: Read the labels of all such references where the latest of them is searched, while each
+            is compared in its own place: a mistake in the released MAST, kept for parity.
+    """
+
+    min_distance: int = 15
+    max_dilation: int = 4
+    coarse_radius: int = 12
+    labels_from_last: bool = False
+
+    def __post_init__(self) -> None:
+        for name, unit in (('min_distance', 'frames'), ('max_dilation', 'cells'), ('coarse_radius', 'steps')):
+            value = getattr(self, name)
+            if not _is_int(value) or value < 1:
+                raise ValueError(f'{name} must be a whole number of {unit}, 1 or more, got {value!r}')
+        if not isinstance(self.labels_from_last, bool):
+            raise ValueError(f'labels_from_last must be True or False, got {self.labels_from_last!r}')
+
+    def dilation(self, distance: int) -> int | None:
+        """Cells between neighbours of the wide window for a reference this many frames before; None: one step."""
+        if distance <= self.min_distance:
+            return None
+        return min(self.max_dilation, distance // self.min_distance + 1)
 
 
 @dataclass(frozen=True)
@@ -34,6 +70,8 @@ class PropagationSettings:
         radius: Window radius in cells; None compares with the whole frame.
         shape: 'square', or 'circle' for the cells nearer than the radius.
         window_on_permanent: False compares with the whole of a permanent reference, without a window (CRW).
+        long_range: Search references far away in time in two steps, coarse and wide, then fine (MAST); None uses the
+            plain window on them too.
         topk: Keep the k most similar reference cells; None keeps all. Ties at the k-th place are kept.
         topk_scope: 'joint' over all references, or 'per_reference', whose read-outs are averaged (UVC).
         normalise: 'softmax' over the kept cells, or 'softmax_then_topk' (UVC).
@@ -63,6 +101,7 @@ class PropagationSettings:
     radius: int | None = 12
     shape: Literal['square', 'circle'] = 'square'
     window_on_permanent: bool = True
+    long_range: LongRangeSearch | None = None
     topk: int | None = None
     topk_scope: Literal['joint', 'per_reference'] = 'joint'
     normalise: Literal['softmax', 'softmax_then_topk'] = 'softmax'
@@ -108,6 +147,14 @@ class PropagationSettings:
         if self.prior is not None and (self.radius is None or not self.window_on_permanent):
             raise ValueError(
                 'a prior needs a window on every reference: give a radius and window_on_permanent=True'
+            )
+
+        if self.long_range is not None and not isinstance(self.long_range, LongRangeSearch):
+            raise ValueError(f'long_range must be a LongRangeSearch or None, got {self.long_range!r}')
+        if self.long_range is not None and (self.radius is None or not self.window_on_permanent):
+            raise ValueError(
+                'long_range moves the window of a reference and needs one on every reference: give a radius and '
+                'window_on_permanent=True, or long_range=None'
             )
 
     def resolve_temperature(self, channels: int) -> float:

@@ -22,6 +22,8 @@ def attend_loop(
     normalise='softmax',
     border='mask',
     prior=None,
+    offsets=None,
+    value_offsets=None,
 ):
     """`mmliir.ops.window_topk_attend`, one query cell at a time.
 
@@ -29,17 +31,21 @@ def attend_loop(
         query: (C, h, w) array.
         keys: (R, C, h, w) array.
         values: (R, K, h, w) array.
-        radius, shape, temperature, topk, topk_scope, normalise, border, prior: As in the operator.
+        radius, shape, temperature, topk, topk_scope, normalise, border, prior, offsets, value_offsets: As in the
+            operator.
 
     Returns:
         (K, h, w) float64.
     """
     query, keys, values = (np.asarray(array, dtype=np.float64) for array in (query, keys, values))
+    offsets = [None] * len(radius) if offsets is None else offsets
+    value_offsets = offsets if value_offsets is None else value_offsets
     if topk_scope == 'per_reference':
         parts = [
             attend_loop(
                 query, keys[r : r + 1], values[r : r + 1], [radius[r]], shape=shape, temperature=temperature,
-                topk=topk, normalise=normalise, border=border, prior=prior,
+                topk=topk, normalise=normalise, border=border, prior=prior, offsets=offsets[r : r + 1],
+                value_offsets=value_offsets[r : r + 1],
             )
             for r in range(len(radius))
         ]  # fmt: skip
@@ -48,13 +54,18 @@ def attend_loop(
     out = np.zeros((values.shape[1], height, width))
     for y in range(height):
         for x in range(width):
+            centres = [
+                None if of_key is None else [(float(o[1, y, x]), float(o[0, y, x])) for o in (of_key, of_value)]
+                for of_key, of_value in zip(offsets, value_offsets, strict=True)
+            ]
             out[:, y, x] = _attend_cell(
-                query[:, y, x], keys, values, radius, y, x, shape, temperature, topk, normalise, border, prior
-            )
+                query[:, y, x], keys, values, radius, y, x, shape, temperature, topk, normalise, border, prior,
+                centres,
+            )  # fmt: skip
     return out
 
 
-def _attend_cell(query, keys, values, radius, y, x, shape, temperature, topk, normalise, border, prior):
+def _attend_cell(query, keys, values, radius, y, x, shape, temperature, topk, normalise, border, prior, centres):
     height, width = keys.shape[2:]
     entries = []  # (reference, window position, logit, value)
     no_value = np.zeros(values.shape[1])
@@ -69,6 +80,16 @@ def _attend_cell(query, keys, values, radius, y, x, shape, temperature, topk, no
                 for dx in span
                 if shape == 'square' or dx * dx + dy * dy < reach * reach or dx == dy == 0
             ]
+        if centres[r] is not None:
+            (key_y, key_x), (value_y, value_x) = centres[r]
+            for ry, rx, position in cells:
+                outside = not (-0.5 <= ry + key_y <= height - 0.5 and -0.5 <= rx + key_x <= width - 0.5)
+                if border == 'mask' and outside:
+                    continue
+                key = _sample(keys[r], ry + key_y, rx + key_x, border)
+                value = _sample(values[r], ry + value_y, rx + value_x, border)
+                entries.append((r, position, query @ key / temperature, value))
+            continue
         for ry, rx, position in cells:
             if 0 <= ry < height and 0 <= rx < width:
                 entries.append((r, position, query @ keys[r, :, ry, rx] / temperature, values[r, :, ry, rx]))
@@ -84,6 +105,46 @@ def _attend_cell(query, keys, values, radius, y, x, shape, temperature, topk, no
     if prior is not None:
         weights = _replace(weights, entries, radius, y, x, height, width, shape, border, prior)
     return sum(weight * entry[3] for weight, entry in zip(weights, entries, strict=True))
+
+
+def _sample(maps, y, x, border):
+    """(C,) bilinear sample of (C, h, w) between the cells: zeros outside the frame, or under 'mask' its border
+    cells again."""
+    if border == 'mask':
+        return np.array([_bilinear(channel, y, x) for channel in maps])
+    sample = np.zeros(maps.shape[0])
+    for cy in range(max(0, math.floor(y)), min(maps.shape[1], math.floor(y) + 2)):
+        for cx in range(max(0, math.floor(x)), min(maps.shape[2], math.floor(x) + 2)):
+            sample += max(0.0, 1 - abs(y - cy)) * max(0.0, 1 - abs(x - cx)) * maps[:, cy, cx]
+    return sample
+
+
+def coarse_loop(query, key, radius, dilation, temperature, border):
+    """`mmliir.ops.coarse_search`, one query cell at a time.
+
+    Args:
+        query, key: (C, h, w) arrays.
+        radius, dilation, temperature, border: As in the operator.
+
+    Returns:
+        (2, h, w) float64, (dx, dy).
+    """
+    query, key = np.asarray(query, dtype=np.float64), np.asarray(key, dtype=np.float64)
+    height, width = query.shape[1:]
+    offsets = np.zeros((2, height, width))
+    for y in range(height):
+        for x in range(width):
+            logits, steps = [], []
+            for dy in range(-radius, radius + 1):
+                for dx in range(-radius, radius + 1):
+                    ky, kx = y + dilation * dy, x + dilation * dx
+                    inside = 0 <= ky < height and 0 <= kx < width
+                    if inside or border == 'zero_logit':
+                        logits.append(query[:, y, x] @ key[:, ky, kx] / temperature if inside else 0.0)
+                        steps.append((dilation * dx, dilation * dy))
+            weights = np.exp(np.array(logits) - max(logits))
+            offsets[:, y, x] = weights @ np.array(steps, dtype=np.float64) / weights.sum()
+    return offsets
 
 
 def _replace(weights, entries, radius, y, x, height, width, shape, border, prior):
@@ -191,6 +252,19 @@ def propagate_loop(features, label_map, settings, stride):
             radius.append(None if is_permanent and not settings.window_on_permanent else settings.radius)
         values = np.stack([fields[n] for n in references])
         values[:, 1:] *= settings.fg_gain
+        offsets, value_offsets = [None] * len(references), [None] * len(references)
+        search = settings.long_range
+        for n, reference in enumerate(references):
+            if search is not None and t - reference > search.min_distance:
+                dilation = min(search.max_dilation, (t - reference) // search.min_distance + 1)
+                offsets[n] = coarse_loop(
+                    features[t], features[reference], search.coarse_radius, dilation, temperature, settings.border
+                )
+                value_offsets[n] = offsets[n]
+        if search is not None and search.labels_from_last:
+            far = [n for n, own in enumerate(offsets) if own is not None]
+            latest = max(far, key=lambda n: references[n], default=None)
+            value_offsets = [None if own is None else offsets[latest] for own in offsets]
         field = attend_loop(
             features[t],
             features[references],
@@ -203,6 +277,8 @@ def propagate_loop(features, label_map, settings, stride):
             normalise=settings.normalise,
             border=settings.border,
             prior=settings.prior,
+            offsets=offsets,
+            value_offsets=value_offsets,
         )
         pixels = _upsample_loop(field, stride, settings.upsample, label_map.shape)
         if settings.min_max:

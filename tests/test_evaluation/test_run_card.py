@@ -13,6 +13,7 @@ from mmliir.evaluation.protocol import (
     read_run_card,
     write_run_card,
 )
+from mmliir.propagation import get_protocol
 
 
 @pytest.fixture
@@ -76,6 +77,27 @@ def test_predictions_without_a_card_are_another_runs(tmp_path, card):
     (tmp_path / 'goat' / '00000.png').touch()
     with pytest.raises(ValueError, match="another run's predictions"):
         check_run_card(tmp_path, card)
+
+
+def test_parts_of_the_settings_stand_in_the_card_and_are_compared(tmp_path, card):
+    mast = get_protocol('mast')
+    settings = [
+        dataclasses.asdict(protocol.settings)
+        for protocol in (
+            mast,
+            mast.with_settings({'long_range': {'labels_from_last': True}}),
+            mast.with_settings({'long_range': None}),
+        )
+    ]
+    write_run_card(tmp_path, dataclasses.replace(card, settings=settings[0]))
+    assert read_run_card(tmp_path)['settings']['long_range'] == {
+        'min_distance': 15, 'max_dilation': 4, 'coarse_radius': 12, 'labels_from_last': False,
+    }  # fmt: skip
+    assert check_run_card(tmp_path, dataclasses.replace(card, settings=settings[0])) is True
+    with pytest.raises(ValueError, match='settings.long_range.labels_from_last: false there, true now'):
+        check_run_card(tmp_path, dataclasses.replace(card, settings=settings[1]))
+    with pytest.raises(ValueError, match='settings.long_range: {.* there, null now'):
+        check_run_card(tmp_path, dataclasses.replace(card, settings=settings[2]))
 
 
 @pytest.mark.parametrize('text', ['{"protocol": ', '[]'])

@@ -68,6 +68,14 @@ def test_equals_the_loop_over_cells(seed):
     np.testing.assert_allclose(fast.numpy(), slow, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize('size', [(1, 1), (3, 4)])
+def test_a_prior_with_a_threshold_replaces_windows_of_single_cell_tiles(size):
+    inputs, prior = _inputs(*size), MixturePrior(2, 'fixed', 0.01)
+    fast = window_topk_attend(*inputs, [2, 2], border='zero_logit', prior=prior, max_elements=1)
+    slow = attend_loop(*inputs, [2, 2], border='zero_logit', prior=prior)
+    np.testing.assert_allclose(fast.numpy(), slow, rtol=1e-9, atol=1e-11)
+
+
 @pytest.mark.parametrize('topk', [None, 4])
 @pytest.mark.parametrize('max_elements', [1, 100, 5000, 10**7])
 def test_the_chunk_size_changes_nothing(topk, max_elements):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from mmliir.ops import coarse_search
 from mmliir.propagation import (
     PRESETS,
+    LongRangeSearch,
     MixturePrior,
     PropagationSession,
     PropagationSettings,
@@ -36,7 +38,8 @@ def _labels(height, width, ids=(3, 7), seed=0):
 def _small(settings):
     """A preset at a size that a loop can handle: everything but the reach stays."""
     gaps = tuple(gap for gap in settings.gaps if gap <= 3)
-    return replace(settings, radius=2 if settings.shape == 'square' else 3, gaps=gaps)
+    long_range = settings.long_range and replace(settings.long_range, min_distance=3, coarse_radius=2)
+    return replace(settings, radius=2 if settings.shape == 'square' else 3, gaps=gaps, long_range=long_range)
 
 
 @pytest.mark.parametrize('name', list(PRESETS))
@@ -60,10 +63,15 @@ def test_the_session_equals_a_loop_over_the_whole_video(name, late):
         {'encoding': 'bilinear'},
         {'carry': 'soft', 'min_max': True},
         {'topk_scope': 'per_reference', 'topk': 2, 'normalise': 'softmax_then_topk', 'carry': 'soft'},
-        {'radius': None, 'topk': 5},
+        {'radius': None, 'topk': 5, 'long_range': None},
         {'permanent': (), 'gaps': (1, 2), 'fill_with_first': True},
         {'prior': MixturePrior(1, 'moments', 0.1, keep_mass=True)},
         {'fg_gain': 1.3, 'temperature': 'sqrt_channels', 'border': 'zero_logit'},
+        {'long_range': None},
+        {'long_range': LongRangeSearch(1, 2, 1, labels_from_last=True), 'carry': 'soft'},
+        {'long_range': LongRangeSearch(1, 3, 2), 'border': 'mask', 'topk': 3, 'carry': 'soft'},
+        {'long_range': LongRangeSearch(1, 3, 2), 'topk_scope': 'per_reference', 'permanent': (0, 1), 'carry': 'soft'},
+        {'long_range': LongRangeSearch(2, 4, 2), 'fill_with_first': True, 'gaps': (1, 2, 3)},
     ],
 )
 def test_single_settings_equal_the_loop(change):
@@ -89,8 +97,77 @@ def test_identical_frames_carry_labels_unchanged_in_every_preset(name):
     """Orthogonal features: a cell resembles itself alone, so that soft-max leaks nothing."""
     feature = torch.eye(35).view(35, 5, 7) * 60
     label_map = _labels(5, 7)
-    out = propagate_features(feature.expand(8, -1, -1, -1), label_map, PRESETS[name].settings, stride=1)
+    out = propagate_features(feature.expand(24, -1, -1, -1), label_map, PRESETS[name].settings, stride=1)
     assert all(np.array_equal(frame, label_map) for frame in out)
+
+
+def _step_through(settings, features, label_map):
+    session = PropagationSession(settings, 1, features.shape[2:])
+    for t, feature in enumerate(features):
+        out = session.step(feature, label_map if t == 0 else None)
+    return out
+
+
+@pytest.mark.parametrize('distance', [15, 16, 30, 47])
+def test_references_more_than_15_frames_old_are_searched_in_two_steps(distance, monkeypatch):
+    """Which references are searched, and how sparsely, on a video of one permanent reference."""
+    calls = []
+
+    def spy(query, key, radius, dilation, **more):
+        calls.append((radius, dilation))
+        return coarse_search(query, key, radius, dilation, **more)
+
+    monkeypatch.setattr('mmliir.propagation.session.coarse_search', spy)
+    settings = replace(PRESETS['mast'].settings, permanent=(0,), gaps=(1,), radius=2)
+    _step_through(settings, _features(distance + 1, 3, 4), _labels(3, 4))
+    dilations = [2] * 14 + [3] * 15 + [4] * 30  # of distances 16.., 30.., 45..
+    assert calls == [(12, dilation) for dilation in dilations[: max(0, distance - 15)]]
+
+
+@pytest.mark.parametrize('border', ['mask', 'zero_logit'])
+def test_up_to_15_frames_nothing_depends_on_the_search(border):
+    features, label_map = _features(17, 6, 7), _labels(6, 7)
+    settings = replace(PRESETS['mast'].settings, radius=1, border=border, carry='soft', temperature=3.0)
+    with_search = propagate_features(features, label_map, settings, 1)
+    without = propagate_features(features, label_map, replace(settings, long_range=None), 1)
+    assert np.array_equal(with_search[:16], without[:16])
+
+
+def test_what_moved_out_of_the_plain_window_is_followed_by_the_two_step_search():
+    """All has moved by 8 cells, the window reaches 4; from frame 16 on frame 0 is searched in two steps."""
+    picture = torch.nn.functional.normalize(_features(1, 60, 60, channels=32)[0], dim=0) * 6
+    labels = _labels(60, 60, ids=(1, 2, 5), seed=4)
+    views = [(slice(15, 45), slice(15 + dx, 45 + dx)) for dx in [0] + [8] * 16]
+    features = torch.stack([picture[:, y, x] for y, x in views])
+    settings = PropagationSettings(
+        permanent=(0,), gaps=(), radius=4, temperature=1.0, upsample='exact', border='zero_logit'
+    )
+    inside = np.zeros((30, 30), dtype=bool)
+    inside[:, :22] = True
+    truth = labels[views[16]]
+    two_step = propagate_features(features, labels[views[0]], replace(settings, long_range=LongRangeSearch()), 1)
+    assert np.mean(two_step[16][inside] == truth[inside]) > 0.97
+    assert np.mean(two_step[15][inside] == truth[inside]) < 0.9
+    plain = propagate_features(features, labels[views[0]], settings, 1)
+    assert np.mean(plain[16][inside] == truth[inside]) < 0.9
+
+
+def test_labels_from_last_changes_results_only_where_two_references_are_far():
+    features, label_map = _features(12, 6, 7).double() * 2, _labels(6, 7)
+    settings = replace(
+        PRESETS['mast'].settings, permanent=(0, 3), gaps=(1,), radius=1, carry='soft', temperature=2.0,
+        long_range=LongRangeSearch(4, 2, 3),
+    )  # fmt: skip
+    fields = []
+    for labels_from_last in (False, True):
+        session = PropagationSession(
+            replace(settings, long_range=replace(settings.long_range, labels_from_last=labels_from_last)), 1, (6, 7)
+        )
+        for t, feature in enumerate(features):
+            session.step(feature, label_map if t == 0 else None)
+        fields.append([session._kept[n].labels for n in session.kept_frames])
+        assert session.kept_frames == (0, 3, 11)
+    assert torch.equal(fields[0][1], fields[1][1]) and not torch.allclose(fields[0][2], fields[1][2])
 
 
 @pytest.mark.parametrize('shift', [(0, 1), (2, 0), (-1, 2)])

@@ -7,6 +7,7 @@ import pytest
 from mmliir.propagation import (
     PRESETS,
     InputSettings,
+    LongRangeSearch,
     MixturePrior,
     PropagationSettings,
     Protocol,
@@ -38,11 +39,34 @@ from mmliir.propagation import (
         ({'prior': 'fixed'}, 'MixturePrior'),
         ({'prior': MixturePrior(), 'radius': None}, 'window on every reference'),
         ({'prior': MixturePrior(), 'window_on_permanent': False}, 'window on every reference'),
+        ({'long_range': True}, 'LongRangeSearch or None'),
+        ({'long_range': LongRangeSearch(), 'radius': None}, 'needs one on every reference'),
+        ({'long_range': LongRangeSearch(), 'window_on_permanent': False}, 'needs one on every reference'),
     ],
 )
 def test_a_wrong_value_is_named(change, message):
     with pytest.raises(ValueError, match=message):
         PropagationSettings(**change)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'min_distance': 0}, 'min_distance must be a whole number of frames'),
+        ({'max_dilation': 1.5}, 'max_dilation must be a whole number of cells'),
+        ({'coarse_radius': -1}, 'coarse_radius must be a whole number of steps'),
+        ({'labels_from_last': 1}, 'labels_from_last must be True or False'),
+    ],
+)
+def test_a_wrong_value_of_the_two_step_search_is_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        LongRangeSearch(**change)
+
+
+def test_the_dilation_of_mast_grows_with_the_distance():
+    """d = min(4, D // 15 + 1) for D > 15 (liir.md section 6.2)."""
+    expected = {1: None, 15: None, 16: 2, 29: 2, 30: 3, 44: 3, 45: 4, 60: 4, 1000: 4}
+    assert {distance: LongRangeSearch().dilation(distance) for distance in expected} == expected
 
 
 def test_a_mistyped_setting_is_an_error():
@@ -96,6 +120,8 @@ def test_the_values_of_the_published_protocols():
     assert paper.prior.estimator == 'moments' and paper.prior.threshold is None and paper.fg_gain == 1.0
     assert (compat.radius, compat.temperature, compat.fg_gain) == (14, 1.0, 1.05)
     assert compat.prior == MixturePrior(2, 'fixed', 0.1)
+    assert paper.long_range == PRESETS['mast'].settings.long_range == LongRangeSearch(15, 4, 12, False)
+    assert compat.long_range is None
     crw, dino, vfs = (PRESETS[name].settings for name in ('crw', 'dino', 'vfs'))
     assert (crw.topk, crw.temperature, crw.shape, len(crw.gaps)) == (10, 0.05, 'circle', 20)
     assert not crw.window_on_permanent and crw.fill_with_first and not crw.min_max
@@ -162,6 +188,23 @@ def test_a_changed_protocol_says_so_in_its_name_and_sources_and_changes_nothing_
     }
     with pytest.raises(ValueError, match="no setting 'radios'"):
         base.with_settings({'radios': 5})
+
+
+def test_parts_are_switched_off_by_none_and_changed_by_a_dict():
+    mast, vfs = PRESETS['mast'], PRESETS['vfs']
+    off = mast.with_settings({'long_range': None})
+    assert off.name == 'mast+long_range=None' and off.settings == replace(mast.settings, long_range=None)
+    parity = mast.with_settings({'long_range': {'labels_from_last': True}}).settings.long_range
+    assert parity == LongRangeSearch(labels_from_last=True)
+    narrow = mast.with_settings({'long_range': LongRangeSearch(coarse_radius=6)})
+    again = narrow.with_settings({'long_range': {'labels_from_last': True}}).settings.long_range
+    assert again == LongRangeSearch(coarse_radius=6, labels_from_last=True)
+    assert vfs.with_settings({'long_range': {'min_distance': 9}}).settings.long_range == LongRangeSearch(9)
+    assert resolve_protocol(dict(base='liir_paper', changes=dict(prior=dict(num_mixtures=3)))).settings.prior == (
+        replace(PRESETS['liir_paper'].settings.prior, num_mixtures=3)
+    )
+    with pytest.raises(ValueError, match="long_range has no field 'label_from_last'"):
+        mast.with_settings({'long_range': {'label_from_last': True}})
 
 
 def test_another_short_side_is_part_of_the_name():
