@@ -131,6 +131,27 @@ def test_a_checkpoint_holds_plain_data_and_resumes_after_a_move(videos, whole_ru
     assert read_checkpoint(path)['meta']['iter'] == 6
 
 
+@pytest.mark.parametrize(
+    'schedule',
+    [
+        dict(type='SampleStepLR', boundaries=[10, 14], factors=[1.0, 0.5, 0.25], by_epoch=False),
+        dict(type='MultiStepLR', milestones=[5, 7], gamma=0.5, by_epoch=False),
+        dict(type='ExponentialLR', gamma=0.9, by_epoch=False),
+    ],
+    ids=lambda schedule: schedule['type'],
+)
+def test_a_run_continued_for_longer_equals_one_that_was_long_from_the_start(videos, tmp_path, schedule):
+    options = {**ONE_STAGE, 'param_scheduler': [schedule], 'optim_wrapper.optimizer.lr': 1e-3}
+    short = train(LIIR_CONFIG, tmp_path / 'short', {**options, 'train_cfg.max_iters': 5}, data_root=videos)
+    longer = {**options, 'train_cfg.max_iters': 8}
+    continued = train(LIIR_CONFIG, tmp_path / 'continued', longer, resume=str(short), data_root=videos)
+    whole = train(LIIR_CONFIG, tmp_path / 'whole', longer, data_root=videos)
+    ours, theirs = (read_checkpoint(path) for path in (continued, whole))
+    assert ours['optimizer']['param_groups'][0]['lr'] == theirs['optimizer']['param_groups'][0]['lr'] < 1e-3
+    for name, value in theirs['state_dict'].items():
+        assert torch.equal(ours['state_dict'][name], value), name
+
+
 def test_the_config_inside_a_checkpoint_is_never_executed(videos, whole_run, tmp_path):
     checkpoint = torch.load(whole_run[0], weights_only=True)
     marker = tmp_path / 'executed'
