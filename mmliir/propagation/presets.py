@@ -54,16 +54,63 @@ class Protocol:
     def with_settings(self, changes: Mapping[str, object]) -> 'Protocol':
         """The same protocol with some settings changed; its name lists them: 'crw+radius=5'.
 
+        Args:
+            changes: Name of a setting -> value. `prior` takes None, a `MixturePrior`, or its values as a plain dict;
+                'prior.num_mixtures' changes that value of the protocol's own prior and keeps the others.
+
         Raises:
             ValueError: A setting that does not exist, or a value it cannot have.
         """
-        unknown = set(changes) - {field.name for field in fields(PropagationSettings)}
-        if unknown:
-            known = ', '.join(field.name for field in fields(PropagationSettings))
-            raise ValueError(f'protocol {self.name!r} has no setting {sorted(unknown)[0]!r}; there are {known}')
-        listed = ''.join(f'+{name}={value}' for name, value in sorted(changes.items()))
-        sources = {**self.sources, **{name: 'chosen by the user' for name in changes}}
-        return replace(self, name=self.name + listed, settings=replace(self.settings, **changes), sources=sources)
+        whole = {name: value for name, value in changes.items() if '.' not in name}
+        inside = {name: value for name, value in changes.items() if '.' in name}
+        self._refuse_unknown({name.split('.')[0] for name in changes})
+        if isinstance(whole.get('prior'), Mapping):
+            whole['prior'] = _mixture_prior(whole['prior'], f'protocol {self.name!r}: prior')
+        settings = replace(self.settings, **whole)
+        for name, value in inside.items():
+            settings = _change_inside(settings, name, value, f'protocol {self.name!r}')
+        listed = ''.join(f'+{name}={_short(value)}' for name, value in sorted(changes.items()))
+        sources = {**self.sources, **{name: 'chosen by the user' for name in whole}}
+        for name in inside:
+            setting, part = name.split('.')
+            sources[setting] = f'{part} chosen by the user; else {sources[setting]}'
+        return replace(self, name=self.name + listed, settings=settings, sources=sources)
+
+    def _refuse_unknown(self, names: set[str]) -> None:
+        known = [field.name for field in fields(PropagationSettings)]
+        for name in sorted(names - set(known)):
+            raise ValueError(f'protocol {self.name!r} has no setting {name!r}; there are {", ".join(known)}')
+
+
+def _change_inside(settings: PropagationSettings, name: str, value: object, where: str) -> PropagationSettings:
+    """The settings with one value of a setting that has parts changed: 'prior.num_mixtures'."""
+    setting, _, part = name.partition('.')
+    if setting != 'prior':
+        raise ValueError(f'{where}: {setting!r} has no parts, so {name!r} names nothing; only `prior` has')
+    if settings.prior is None:
+        raise ValueError(
+            f'{where} has no prior, so {name!r} changes nothing: give `prior` whole, as a dict, or take a protocol '
+            'that has one (liir_paper, liir_compat)'
+        )
+    values = {field.name: getattr(settings.prior, field.name) for field in fields(MixturePrior)}
+    return replace(settings, prior=_mixture_prior({**values, part: value}, f'{where}: prior'))
+
+
+def _mixture_prior(values: Mapping[str, object], where: str) -> MixturePrior:
+    known = [field.name for field in fields(MixturePrior)]
+    for name in values:
+        if name not in known:
+            raise ValueError(f'{where} has no {name!r}; it has {", ".join(known)}')
+    return MixturePrior(**values)
+
+
+def _short(value: object) -> object:
+    """A value as it stands in a protocol's name."""
+    if isinstance(value, MixturePrior):
+        value = {field.name: getattr(value, field.name) for field in fields(MixturePrior)}
+    if isinstance(value, Mapping):
+        return '{' + ','.join(f'{name}={entry}' for name, entry in value.items()) + '}'
+    return value
 
 
 def resolve_protocol(spec: 'str | Mapping | Protocol') -> Protocol:

@@ -164,6 +164,46 @@ def test_a_changed_protocol_says_so_in_its_name_and_sources_and_changes_nothing_
         base.with_settings({'radios': 5})
 
 
+def test_one_value_of_the_prior_can_be_changed_and_the_others_stay():
+    base = PRESETS['liir_compat']
+    changed = base.with_settings({'prior.num_mixtures': 3})
+    assert changed.settings == replace(base.settings, prior=replace(base.settings.prior, num_mixtures=3))
+    assert changed.name == 'liir_compat+prior.num_mixtures=3'
+    assert changed.sources['prior'] == f'num_mixtures chosen by the user; else {base.sources["prior"]}'
+    both = base.with_settings({'prior.num_mixtures': 3, 'prior.threshold': None, 'radius': 2})
+    assert both.settings == replace(base.settings, radius=2, prior=MixturePrior(3, 'fixed', None))
+
+
+def test_the_prior_is_switched_off_by_none_and_given_whole_as_a_dict():
+    base = PRESETS['liir_paper']
+    off = base.with_settings({'prior': None})
+    assert off.settings == replace(base.settings, prior=None) and off.name == 'liir_paper+prior=None'
+    given = PRESETS['mast'].with_settings({'prior': dict(num_mixtures=1, estimator='fixed')})
+    assert given.settings.prior == MixturePrior(num_mixtures=1, estimator='fixed')
+    assert given.name == 'mast+prior={num_mixtures=1,estimator=fixed}'
+    assert given == resolve_protocol(dict(base='mast', changes=dict(prior=dict(num_mixtures=1, estimator='fixed'))))
+    # a dict is the whole prior: what it does not name has the default, not the protocol's value
+    assert base.settings.prior.keep_mass and not base.with_settings({'prior': {}}).settings.prior.keep_mass
+
+
+@pytest.mark.parametrize(
+    ('name', 'changes', 'message'),
+    [
+        ('crw', {'prior.num_mixtures': 2}, "'crw' has no prior, so 'prior.num_mixtures' changes nothing: give `prior`"),
+        ('liir_paper', {'prior': None, 'prior.num_mixtures': 2}, 'has no prior'),
+        ('liir_paper', {'prior.components': 2}, "prior has no 'components'; it has num_mixtures, estimator"),
+        ('liir_paper', {'prior': {'components': 2}}, "prior has no 'components'"),
+        ('liir_paper', {'prior.num_mixtures': 0}, 'num_mixtures must be a whole number'),
+        ('liir_paper', {'radius.inner': 2}, "'radius' has no parts"),
+        ('liir_paper', {'priors.num_mixtures': 2}, "no setting 'priors'"),
+        ('liir_paper', {'prior': 2}, 'prior must be a MixturePrior or None'),
+    ],
+)
+def test_a_wrong_change_of_the_prior_is_named(name, changes, message):
+    with pytest.raises(ValueError, match=message):
+        PRESETS[name].with_settings(changes)
+
+
 def test_another_short_side_is_part_of_the_name():
     small = PRESETS['dino'].at_short_side(240)
     assert small.name == 'dino@240'
