@@ -405,7 +405,7 @@ def test_an_interrupted_table_goes_on_and_ends_with_the_same_weights_and_scores(
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(StepSeedHook, 'before_train_iter', stop_in_third_training)
         run(tmp_path, data)
-    assert counted == ['none_intra_seed0', 'none_inter_seed0', 'position_intra_seed0']
+    assert counted == ['none-intra-seed0', 'none-inter-seed0', 'position-intra-seed0']
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         original_evaluate = ablation.evaluate
 
@@ -417,7 +417,7 @@ def test_an_interrupted_table_goes_on_and_ends_with_the_same_weights_and_scores(
 
         patched.setattr(ablation, 'evaluate', stop_after_masks)
         run(tmp_path, data)
-    assert counted[3:] == ['position_intra_seed0', 'position_inter_seed0']
+    assert counted[3:] == ['position-intra-seed0', 'position-inter-seed0']
     result = run(tmp_path, data)
     assert len(counted) == 5, 'nothing that was complete is trained again'
     expected_out, expected = finished
@@ -444,9 +444,9 @@ def test_a_finished_table_does_nothing_again_and_is_written_and_shown(data, fini
 def test_stage_two_starts_from_the_weights_of_its_own_stage_one(finished):
     out, _ = finished
     for row in ('none', 'position'):
-        (folder,) = (out / 'stages').glob(f'{row}_inter_seed0-*')
+        (folder,) = (out / 'stages').glob(f'{row}-inter-seed0-*')
         started = Path(Config.fromfile(str(folder / 'config.py')).load_from)
-        assert started.parent.name.startswith(f'{row}_intra_seed0-')
+        assert started.parent.name.startswith(f'{row}-intra-seed0-')
 
 
 def test_the_dumped_config_of_a_stage_is_the_stage(data, finished):
@@ -507,7 +507,7 @@ def test_rows_that_only_test_are_never_trained_and_tables_share_trainings(data, 
     with pytest.raises(ValueError, match='row train2_infer1 is only tested, with the checkpoint of row train2_infer2'):
         run(tmp_path, data, 'A.1', ['train2_infer1'], **paper)
     result = run(tmp_path, data, 'A.1', ['train2_infer0', 'train2_infer1', 'train2_infer2'], **paper)
-    assert counted == ['train0_infer0_intra_seed0', 'train2_infer2_inter_seed0']
+    assert counted == ['train0_infer0-intra-seed0', 'train2_infer2-inter-seed0']
     shas = {json.loads(path.read_text())['checkpoint_sha256'] for path in tmp_path.glob('predictions/*/run.json')}
     assert len(shas) == 1 and len(list(tmp_path.glob('predictions/*'))) == 3
     assert sum(len(row.scores) for row in result.rows) == 3
@@ -520,7 +520,7 @@ def test_results_of_weights_that_were_trained_anew_do_not_count(data, finished, 
     out = tmp_path / 'out'
     shutil.copytree(finished[0], out)
     assert run(out, data).rows[0].scores
-    for path in out.glob('predictions/none_*/scores.json'):
+    for path in out.glob('predictions/none-*/scores.json'):
         scores = json.loads(path.read_text())
         path.write_text(json.dumps({**scores, 'run_card': {**scores['run_card'], 'checkpoint_sha256': '0' * 64}}))
     plan = plan_table(TABLES['4'], out, data / 'videos', LIIR_CONFIG, protocol='quick', options=TINY)

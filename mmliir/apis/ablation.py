@@ -1,6 +1,6 @@
 """Run a table of ablations: train what it needs once, test each row, go on where a killed run stopped.
 
-`out_dir` holds `stages/<row>_<stage>_seed<n>-<key>` (checkpoints), `predictions/<row>_seed<n>-<key>` (masks and scores)
+`out_dir` holds `stages/<row>-<stage>-seed<n>-<key>` (checkpoints), `predictions/<row>-seed<n>-<key>` (masks and scores)
 and the tables. A key is a fingerprint of all that weights or scores depend on, so rows and tables with equal stages
 share one checkpoint, and nothing made with other settings is ever taken for this table's.
 """
@@ -293,8 +293,8 @@ def _plan_stages(resolved: ResolvedRow, seed: int, data: str, amp: bool, folders
         previous = jobs[-1] if jobs else None
         identity = _identity(cfg) | {'data': data, 'amp': amp, 'previous': previous.key if previous else None}
         key = _fingerprint(identity)
-        folder = folders.get(key, f'{resolved.row.name}_{name}_seed{seed}')
-        title = f'{folder.name.removesuffix(f"-{key}").removesuffix(f"_{name}_seed{seed}")}, stage {name}, seed {seed}'
+        folder = folders.get(key, f'{resolved.row.name}-{name}-seed{seed}')
+        title = f'{folder.name.removesuffix(f"-{key}").removesuffix(f"-{name}-seed{seed}")}, stage {name}, seed {seed}'
         cfg.work_dir, cfg.log_level = str(folder), 'WARNING'
         cfg.experiment_name = folder.name
         cfg.stages = [dict(name=name, changes={})]
@@ -451,7 +451,7 @@ def _predictions(out_dir: Path, job: RowJob, test: _Test) -> Path:
             'metric': METRIC_VERSION,
         }
     )
-    return _Folders(out_dir / 'predictions').get(key, f'{job.row.name}_seed{job.seed}')
+    return _Folders(out_dir / 'predictions').get(key, f'{job.row.name}-seed{job.seed}')
 
 
 def _read_scores(out_dir: Path, job: RowJob, test: _Test) -> RowScores | None:
