@@ -10,7 +10,7 @@ from torch import nn
 
 import mmliir.engine  # noqa: F401  (registers hooks and loops)
 import mmliir.models  # noqa: F401  (registers the parts)
-from mmliir.apis.configs import change_config, load_config
+from mmliir.apis.configs import change_config, differences, flatten, load_config
 from mmliir.apis.train import stage_configs, train
 from mmliir.models.layers import SyncBatchNorm2d
 from mmliir.propagation import resolve_protocol
@@ -24,28 +24,7 @@ TRAINED = [name for name in CONFIGS if not name.startswith('frozen/')]
 MAIN = ROOT / 'liir_r18_ytvos.py'
 
 
-def flat(value, prefix='') -> dict:
-    """Dotted name -> value of everything in a config."""
-    if isinstance(value, (list, tuple)) and any(isinstance(entry, dict) for entry in value):
-        value = dict(enumerate(value))
-    if not isinstance(value, dict):
-        return {prefix: tuple(value) if isinstance(value, (list, tuple)) else value}
-    out = {}
-    for key, entry in value.items():
-        out.update(flat(entry, f'{prefix}.{key}' if prefix else str(key)))
-    return out
-
-
-def differences(first, second) -> dict:
-    """Dotted name -> (value in the first, value in the second), where they differ."""
-    first, second = flat(first), flat(second)
-    names = sorted(set(first) | set(second))
-    missing = '(absent)'
-    return {
-        name: (first.get(name, missing), second.get(name, missing))
-        for name in names
-        if first.get(name, missing) != second.get(name, missing)
-    }
+#: Parts that ablations name and that are still being built: delete a name when its part is there.
 
 
 def test_there_are_configs():
@@ -254,14 +233,14 @@ def test_a_stage_changes_what_it_declares_and_nothing_else(name):
             )
         for entry, value in stage['changes'].items():
             if not isinstance(value, dict):
-                assert flat(own.to_dict())[entry] == (tuple(value) if isinstance(value, list) else value)
+                assert flatten(own.to_dict())[entry] == (tuple(value) if isinstance(value, list) else value)
 
 
 def test_stages_leave_the_config_they_come_from_alone():
     cfg = load_config(MAIN)
-    before = flat(cfg.to_dict())
+    before = flatten(cfg.to_dict())
     stage_configs(cfg, Path('work'), {'optim_wrapper.optimizer.lr': 5.0})
-    assert flat(cfg.to_dict()) == before
+    assert flatten(cfg.to_dict()) == before
 
 
 def test_the_paper_recipe_turns_two_parts_on_in_stage_two():

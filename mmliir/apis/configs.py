@@ -16,6 +16,9 @@ _RUNNER_KEYS = {
     'find_unused_parameters', 'compile', 'cfg', 'custom_imports',
 }  # fmt: skip
 
+#: In the place of a value that a config does not have.
+ABSENT = '(absent)'
+
 
 def load_config(path: str | Path, options: dict | None = None) -> Config:
     """Read a config file and apply changes by dotted name.
@@ -63,6 +66,28 @@ def change_config(cfg: Config, changes: dict, where: str) -> None:
             cfg.merge_from_dict({name: value})
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f'{where}: {name}={value!r} does not fit the config: {_text(error)}') from error
+
+
+def flatten(value, prefix: str = '') -> dict:
+    """Dotted name -> value of everything in a config; lists of dicts count from 0, other lists are tuples."""
+    if isinstance(value, (list, tuple)) and any(isinstance(entry, dict) for entry in value):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
+        return {prefix: tuple(value) if isinstance(value, (list, tuple)) else value}
+    out = {}
+    for key, entry in value.items():
+        out.update(flatten(entry, f'{prefix}.{key}' if prefix else str(key)))
+    return out
+
+
+def differences(first, second) -> dict:
+    """Dotted name -> (value in the first, value in the second) of two configs, where they differ.
+
+    A name that one of them lacks has the value `ABSENT` there.
+    """
+    first, second = flatten(first), flatten(second)
+    pairs = {name: (first.get(name, ABSENT), second.get(name, ABSENT)) for name in sorted({*first, *second})}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _text(error: BaseException) -> str:

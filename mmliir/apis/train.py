@@ -116,7 +116,7 @@ def train(
         stages[first][1].resume, stages[first][1].load_from = True, resume
     previous = None
     if first > 0 and not isinstance(resume, str):
-        previous = _result_of_stage(stages[first - 1][1])
+        previous = result_of_stage(stages[first - 1][1])
         if previous is None and not stages[first][1].get('load_from'):
             raise ValueError(
                 f'stage {stage!r} starts from stage {names[first - 1]!r}, which is not complete in '
@@ -141,7 +141,7 @@ def _stage_of_checkpoint(path: str, names: list[str]) -> str:
     return own
 
 
-def _result_of_stage(cfg: Config) -> Path | None:
+def result_of_stage(cfg: Config) -> Path | None:
     """The last checkpoint of a stage that is complete; None when it is not."""
     done = Path(cfg.work_dir) / _DONE
     if not done.is_file():
@@ -170,7 +170,7 @@ def _run_stage(
 ) -> Path:
     """Train one stage, or return its checkpoint when it is complete and the run goes on."""
     done = Path(cfg.work_dir) / _DONE
-    if go_on and (complete := _result_of_stage(cfg)) is not None:
+    if go_on and (complete := result_of_stage(cfg)) is not None:
         return complete
     if go_on and (latest := _latest_checkpoint(Path(cfg.work_dir))) is not None:
         cfg.resume, cfg.load_from = True, str(latest)

@@ -59,20 +59,71 @@ class Protocol:
     def with_settings(self, changes: Mapping[str, object]) -> 'Protocol':
         """The same protocol with some settings changed; its name lists them: 'crw+radius=5'.
 
-        None switches a part (`prior`, `long_range`) off; a dict changes some of its fields, or switches it on with
-        its defaults for the others: `{'long_range': {'labels_from_last': True}}`.
+        Args:
+            changes: Name of a setting -> value. A part (`prior`, `long_range`) takes None, which switches it off, or
+                its values as a plain dict, with defaults for those not named; 'prior.num_mixtures' changes one value
+                of the protocol's own part and keeps the others.
 
         Raises:
             ValueError: A setting that does not exist, or a value it cannot have.
         """
-        unknown = set(changes) - {field.name for field in fields(PropagationSettings)}
-        if unknown:
-            known = ', '.join(field.name for field in fields(PropagationSettings))
-            raise ValueError(f'protocol {self.name!r} has no setting {sorted(unknown)[0]!r}; there are {known}')
-        listed = ''.join(f'+{name}={value}' for name, value in sorted(changes.items()))
-        sources = {**self.sources, **{name: 'chosen by the user' for name in changes}}
-        values = {name: _build_part(name, value, getattr(self.settings, name)) for name, value in changes.items()}
-        return replace(self, name=self.name + listed, settings=replace(self.settings, **values), sources=sources)
+        whole = {name: value for name, value in changes.items() if '.' not in name}
+        inside = {name: value for name, value in changes.items() if '.' in name}
+        self._refuse_unknown({name.split('.')[0] for name in changes})
+        for name, value in whole.items():
+            if name in _PARTS and isinstance(value, Mapping):
+                whole[name] = _build_part(name, value, f'protocol {self.name!r}: {name}')
+        settings = replace(self.settings, **whole)
+        for name, value in inside.items():
+            settings = _change_inside(settings, name, value, f'protocol {self.name!r}')
+        listed = ''.join(f'+{name}={_short(value)}' for name, value in sorted(changes.items()))
+        sources = {**self.sources, **{name: 'chosen by the user' for name in whole}}
+        for name in inside:
+            setting, part = name.split('.')
+            sources[setting] = f'{part} chosen by the user; else {sources[setting]}'
+        return replace(self, name=self.name + listed, settings=settings, sources=sources)
+
+    def _refuse_unknown(self, names: set[str]) -> None:
+        known = [field.name for field in fields(PropagationSettings)]
+        for name in sorted(names - set(known)):
+            raise ValueError(f'protocol {self.name!r} has no setting {name!r}; there are {", ".join(known)}')
+
+
+#: Settings that have values of their own, and None for off.
+_PARTS = {'prior': MixturePrior, 'long_range': LongRangeSearch}
+
+
+def _change_inside(settings: PropagationSettings, name: str, value: object, where: str) -> PropagationSettings:
+    """The settings with one value of a part changed: 'prior.num_mixtures'."""
+    setting, _, inner = name.partition('.')
+    if setting not in _PARTS:
+        raise ValueError(f'{where}: {setting!r} has no parts, so {name!r} names nothing; only {", ".join(_PARTS)} have')
+    part = getattr(settings, setting)
+    if part is None:
+        having = [name for name, protocol in PRESETS.items() if getattr(protocol.settings, setting) is not None]
+        raise ValueError(
+            f'{where} has no {setting}, so {name!r} changes nothing: give `{setting}` whole, as a dict, or take a '
+            f'protocol that has one ({", ".join(having)})'
+        )
+    values = {field.name: getattr(part, field.name) for field in fields(part)}
+    return replace(settings, **{setting: _build_part(setting, {**values, inner: value}, f'{where}: {setting}')})
+
+
+def _build_part(setting: str, values: Mapping[str, object], where: str) -> MixturePrior | LongRangeSearch:
+    known = [field.name for field in fields(_PARTS[setting])]
+    for name in values:
+        if name not in known:
+            raise ValueError(f'{where} has no {name!r}; it has {", ".join(known)}')
+    return _PARTS[setting](**values)
+
+
+def _short(value: object) -> object:
+    """A value as it stands in a protocol's name."""
+    if isinstance(value, tuple(_PARTS.values())):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return '{' + ','.join(f'{name}={entry}' for name, entry in value.items()) + '}'
+    return value
 
 
 def resolve_protocol(spec: 'str | Mapping | Protocol') -> Protocol:
@@ -100,20 +151,6 @@ def get_protocol(name: str) -> Protocol:
 def _sources(default: str, **special: str) -> dict[str, str]:
     """One citation for every field that has none of its own."""
     return {field.name: default for field in fields(PropagationSettings)} | {'input': default} | special
-
-
-_PARTS = {'prior': MixturePrior, 'long_range': LongRangeSearch}  # settings that a config gives as a dict
-
-
-def _build_part(name: str, change: object, before: object) -> object:
-    """A dict changes some fields of a part, or of its defaults where it was off; all else is the value itself."""
-    if name not in _PARTS or not isinstance(change, Mapping):
-        return change
-    known = [field.name for field in fields(_PARTS[name])]
-    unknown = sorted(set(change) - set(known))
-    if unknown:
-        raise ValueError(f'{name} has no field {unknown[0]!r}; there are {", ".join(known)}')
-    return _PARTS[name](**change) if before is None else replace(before, **change)
 
 
 _RECENT_20 = tuple(range(1, 21))

@@ -1,12 +1,13 @@
 """Pictures of results: label maps over frames, sheets, videos, curves and bars."""
 
 from mmliir.visualization.overlay import contact_sheet, label_contours, overlay_labels, resize_to_width
-from mmliir.visualization.plots import bar_chart, legend, line_chart, series_color
+from mmliir.visualization.plots import bar_chart, interval_chart, legend, line_chart, series_color
 from mmliir.visualization.video_writer import require_video_writer, write_video
 
 __all__ = [
     'bar_chart',
     'contact_sheet',
+    'interval_chart',
     'label_contours',
     'legend',
     'line_chart',

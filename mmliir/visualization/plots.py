@@ -206,6 +206,72 @@ def bar_chart(groups: Mapping[str, Mapping[str, float | None]], percent: bool = 
     )
 
 
+def interval_chart(
+    groups: Mapping[str, Mapping[str, tuple[float, float] | None]], x_label: str, title: str = ''
+) -> str:
+    """Draw values with their spread as dots on one axis, a line a group: a whole SVG file, for a page or by itself.
+
+    Args:
+        groups: Group name -> series name -> (value, half length of its bar), in the unit of the axis, or None for
+            nothing. All groups have the same series.
+        x_label: What the axis counts.
+        title: Above the chart.
+
+    Returns:
+        One `<svg>` element on a white ground with a legend; names are escaped. Series n has the colour of series n.
+
+    Raises:
+        ValueError: There is no finite value.
+    """
+    points = [entry for series in groups.values() for entry in series.values() if entry is not None]
+    if not points or not all(math.isfinite(value) and math.isfinite(half) for value, half in points):
+        raise ValueError(f'A chart of intervals needs finite values; got {points or "none"} in {", ".join(groups)}.')
+    low, high = min(value - half for value, half in points), max(value + half for value, half in points)
+    margin = (high - low) * 0.06 or 1.0
+    low, high = low - margin, high + margin
+    names = list(dict.fromkeys(name for series in groups.values() for name in series))
+    left, top, line = 24 + 7 * max(len(name) for name in groups), 62, 30
+    width, height = left + 460, top + line * len(groups) + 40
+
+    def to_x(value: float) -> float:
+        return left + (value - low) / (high - low) * (width - left - 24)
+
+    bottom = top + line * len(groups)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img" '
+        f'aria-label="{html.escape(title or x_label)}" font-family="system-ui, sans-serif" font-size="12" '
+        f'fill="#1d2330"><rect width="{width}" height="{height}" fill="#fff"/>'
+        f'<text x="16" y="22" font-size="13" font-weight="600">{html.escape(title)}</text>'
+    ]
+    for number, name in enumerate(names):
+        color, x = SERIES_COLORS[number % len(SERIES_COLORS)], 20 + 180 * number
+        parts.append(f'<circle cx="{x}" cy="42" r="4.5" fill="{color}"/>')
+        parts.append(f'<text x="{x + 10}" y="46">{html.escape(name)}</text>')
+    for tick in nice_ticks(low, high):
+        x = to_x(tick)
+        parts.append(
+            f'<path d="M{x:.1f} {top - 6}V{bottom}" stroke="#1d2330" stroke-opacity=".13"/>'
+            f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle" opacity=".7">{format_number(tick)}</text>'
+        )
+    label = html.escape(x_label)
+    parts.append(f'<text x="{width - 16}" y="{bottom + 32}" text-anchor="end" opacity=".6">{label}</text>')
+    for number, (group, series) in enumerate(groups.items()):
+        middle = top + line * number + line / 2
+        parts.append(f'<text x="16" y="{middle + 4:.1f}">{html.escape(group)}</text>')
+        for index, name in enumerate(names):
+            if series.get(name) is None:
+                continue
+            (value, half), color = series[name], SERIES_COLORS[index % len(SERIES_COLORS)]
+            y = middle + 8 * (index - (len(names) - 1) / 2)
+            if half > 0:
+                parts.append(f'<path d="M{to_x(value - half):.1f} {y:.1f}H{to_x(value + half):.1f}" stroke="{color}"/>')
+            parts.append(
+                f'<circle cx="{to_x(value):.1f}" cy="{y:.1f}" r="4.5" fill="{color}">'
+                f'<title>{html.escape(f"{group}, {name}: {value:.1f}")}</title></circle>'
+            )
+    return ''.join(parts) + '</svg>'
+
+
 def legend(names: Sequence[str]) -> str:
     """Write the names of series with their colours, as one `<p class="legend">`."""
     items = ''.join(

@@ -197,14 +197,51 @@ def test_parts_are_switched_off_by_none_and_changed_by_a_dict():
     parity = mast.with_settings({'long_range': {'labels_from_last': True}}).settings.long_range
     assert parity == LongRangeSearch(labels_from_last=True)
     narrow = mast.with_settings({'long_range': LongRangeSearch(coarse_radius=6)})
-    again = narrow.with_settings({'long_range': {'labels_from_last': True}}).settings.long_range
+    again = narrow.with_settings({'long_range.labels_from_last': True}).settings.long_range
     assert again == LongRangeSearch(coarse_radius=6, labels_from_last=True)
     assert vfs.with_settings({'long_range': {'min_distance': 9}}).settings.long_range == LongRangeSearch(9)
-    assert resolve_protocol(dict(base='liir_paper', changes=dict(prior=dict(num_mixtures=3)))).settings.prior == (
-        replace(PRESETS['liir_paper'].settings.prior, num_mixtures=3)
-    )
-    with pytest.raises(ValueError, match="long_range has no field 'label_from_last'"):
+    with pytest.raises(ValueError, match="long_range has no 'label_from_last'"):
         mast.with_settings({'long_range': {'label_from_last': True}})
+
+
+def test_one_value_of_the_prior_can_be_changed_and_the_others_stay():
+    base = PRESETS['liir_compat']
+    changed = base.with_settings({'prior.num_mixtures': 3})
+    assert changed.settings == replace(base.settings, prior=replace(base.settings.prior, num_mixtures=3))
+    assert changed.name == 'liir_compat+prior.num_mixtures=3'
+    assert changed.sources['prior'] == f'num_mixtures chosen by the user; else {base.sources["prior"]}'
+    both = base.with_settings({'prior.num_mixtures': 3, 'prior.threshold': None, 'radius': 2})
+    assert both.settings == replace(base.settings, radius=2, prior=MixturePrior(3, 'fixed', None))
+
+
+def test_the_prior_is_switched_off_by_none_and_given_whole_as_a_dict():
+    base = PRESETS['liir_paper']
+    off = base.with_settings({'prior': None})
+    assert off.settings == replace(base.settings, prior=None) and off.name == 'liir_paper+prior=None'
+    given = PRESETS['mast'].with_settings({'prior': dict(num_mixtures=1, estimator='fixed')})
+    assert given.settings.prior == MixturePrior(num_mixtures=1, estimator='fixed')
+    assert given.name == 'mast+prior={num_mixtures=1,estimator=fixed}'
+    assert given == resolve_protocol(dict(base='mast', changes=dict(prior=dict(num_mixtures=1, estimator='fixed'))))
+    # a dict is the whole prior: what it does not name has the default, not the protocol's value
+    assert base.settings.prior.keep_mass and not base.with_settings({'prior': {}}).settings.prior.keep_mass
+
+
+@pytest.mark.parametrize(
+    ('name', 'changes', 'message'),
+    [
+        ('crw', {'prior.num_mixtures': 2}, "'crw' has no prior, so 'prior.num_mixtures' changes nothing: give `prior`"),
+        ('liir_paper', {'prior': None, 'prior.num_mixtures': 2}, 'has no prior'),
+        ('liir_paper', {'prior.components': 2}, "prior has no 'components'; it has num_mixtures, estimator"),
+        ('liir_paper', {'prior': {'components': 2}}, "prior has no 'components'"),
+        ('liir_paper', {'prior.num_mixtures': 0}, 'num_mixtures must be a whole number'),
+        ('liir_paper', {'radius.inner': 2}, "'radius' has no parts"),
+        ('liir_paper', {'priors.num_mixtures': 2}, "no setting 'priors'"),
+        ('liir_paper', {'prior': 2}, 'prior must be a MixturePrior or None'),
+    ],
+)
+def test_a_wrong_change_of_the_prior_is_named(name, changes, message):
+    with pytest.raises(ValueError, match=message):
+        PRESETS[name].with_settings(changes)
 
 
 def test_another_short_side_is_part_of_the_name():

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from mmliir.visualization.plots import bar_chart, legend, line_chart, nice_ticks, smooth, thin_out
+from mmliir.visualization.plots import bar_chart, interval_chart, legend, line_chart, nice_ticks, smooth, thin_out
 
 
 def path_points(svg: str) -> list[list[tuple[float, float]]]:
@@ -76,3 +76,26 @@ def test_charts_say_what_came():
         bar_chart({'goat': {'J': 61.2}})
     with pytest.raises(ValueError, match='at least one group'):
         bar_chart({})
+
+
+def test_intervals_lie_where_their_values_are():
+    svg = interval_chart({'a & b': {'x': (10.0, 2.0), 'y': None}, 'c': {'x': (20.0, 0.0), 'y': (15.0, 0.0)}}, 'points')
+    root = ElementTree.fromstring(svg)
+    space = '{http://www.w3.org/2000/svg}'
+    dots = {
+        dot.find(f'{space}title').text: float(dot.get('cx'))
+        for dot in root.iter(f'{space}circle')
+        if dot.find(f'{space}title') is not None
+    }
+    assert set(dots) == {'a & b, x: 10.0', 'c, x: 20.0', 'c, y: 15.0'}
+    left, middle, right = (dots[name] for name in ('a & b, x: 10.0', 'c, y: 15.0', 'c, x: 20.0'))
+    assert middle - left == pytest.approx(right - middle, abs=0.11)
+    ((start, end),) = re.findall(r'd="M([\d.]+) [\d.]+H([\d.]+)"', svg)
+    assert float(end) - float(start) == pytest.approx(4 / 10 * (right - left), abs=0.21)
+    assert (float(start) + float(end)) / 2 == pytest.approx(left, abs=0.11)
+
+
+@pytest.mark.parametrize('groups', [{}, {'a': {'x': None}}, {'a': {'x': (math.nan, 0.0)}}])
+def test_intervals_need_finite_values(groups):
+    with pytest.raises(ValueError, match='A chart of intervals needs finite values'):
+        interval_chart(groups, 'points')

@@ -1,0 +1,4 @@
+# Table A.1: K = 2 in training, 1 in inference.
+_base_ = ['../liir_r18_ytvos.py']
+protocol = dict(_delete_=True, base='liir_paper', changes={'prior.num_mixtures': 1})
+ablation = dict(table='A.1', row='train2_infer1', changes=['protocol.prior.num_mixtures'])

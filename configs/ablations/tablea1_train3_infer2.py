@@ -1,0 +1,4 @@
+# Table A.1: K = 3 in training, 2 in inference.
+_base_ = ['../liir_r18_ytvos.py']
+model = dict(compactness=dict(num_mixtures=3))
+ablation = dict(table='A.1', row='train3_infer2', changes=['model.compactness.num_mixtures'])

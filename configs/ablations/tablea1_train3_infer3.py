@@ -1,0 +1,9 @@
+# Table A.1: K = 3 in training, 3 in inference.
+_base_ = ['../liir_r18_ytvos.py']
+model = dict(compactness=dict(num_mixtures=3))
+protocol = dict(_delete_=True, base='liir_paper', changes={'prior.num_mixtures': 3})
+ablation = dict(
+    table='A.1',
+    row='train3_infer3',
+    changes=['model.compactness.num_mixtures', 'protocol.prior.num_mixtures'],
+)
