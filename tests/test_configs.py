@@ -24,9 +24,6 @@ TRAINED = [name for name in CONFIGS if not name.startswith('frozen/')]
 MAIN = ROOT / 'liir_r18_ytvos.py'
 
 
-#: Parts that ablations name and that are still being built: delete a name when its part is there.
-
-
 def test_there_are_configs():
     assert {'liir_r18_ytvos.py', 'mast_r18_ytvos.py', 'frozen/raw_lab.py'} <= set(CONFIGS)
 
