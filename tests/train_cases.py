@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mmliir.apis.configs import load_config
 from mmliir.testing.synthetic import generate_videos, write_frame_folders
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +44,26 @@ TINY_MAST = {
     for name, value in TINY.items()
     if not name.startswith(('model.position_encoder.', 'model.inter.'))
 }
+
+
+def tiny_for(config) -> dict:
+    """The options above that a config has a place for, whatever parts it is made of."""
+    cfg = load_config(config).to_dict()
+    options = {**TINY_COMPAT, 'model.inter.bank.points_per_frame': 2}
+
+    def has(name: str) -> bool:
+        value = cfg
+        for key in name.split('.'):
+            if isinstance(value, (list, tuple)):
+                value = value[int(key)] if key.isdigit() and int(key) < len(value) else None
+            else:
+                value = value.get(key) if isinstance(value, dict) else None
+        return value is not None
+
+    kept = {name: value for name, value in options.items() if has(name)}
+    return {**kept, 'train_dataloader.sampler.pairs_per_epoch': 7, 'train_dataloader.dataset.source.cache': None}
+
+
 #: name -> config, options
 RECIPES = {
     'liir_paper': (LIIR_CONFIG, TINY),
