@@ -15,17 +15,17 @@ OUT = Path(__file__).parents[1] / 'assets' / 'liir_data_flow.png'
 COLORS = {'pair': '#dce9fb', 'inter': '#fde8d3', 'loss': '#d8f0e2', 'part': '#f1f1f4'}
 #: name -> (x, y of the centre, width, kind, text)
 BOXES = {
-    'pair': (1.1, 5.0, 1.9, 'pair', 'reference, query\nB x 2 x 3 x 256 x 256\none chroma channel hidden'),
-    'encoder': (3.9, 5.0, 2.1, 'part', 'encoder (Eq. 6)\nResNet-18, stride 4\n+ position map after the stem'),
+    'pair': (1.1, 5.0, 1.9, 'pair', 'reference, query\nB x 2 x 3 x 256 x 256\none channel hidden'),
+    'encoder': (3.9, 5.0, 2.1, 'part', 'encoder (Eq. 6)\nResNet-18, stride 4\n+ position map'),
     'features': (6.6, 5.0, 1.8, 'pair', 'features\nB x 64 x 64 x 64\nof both frames'),
     'logits': (9.2, 5.0, 1.8, 'pair', 'window logits\nB x 169 x 64 x 64\nradius 6'),
     'intra': (11.9, 6.3, 2.0, 'pair', 'affinity A (Eq. 1)\nrows sum to 1'),
-    'mixed': (11.9, 3.7, 2.0, 'pair', 'affinity A~ (Eq. 4)\nrows sum to less than 1'),
+    'mixed': (11.9, 3.7, 2.0, 'pair', 'affinity A~ (Eq. 4)\nrows sum below 1'),
     'compact': (14.8, 6.3, 2.2, 'loss', 'loss_compact (Eqs. 7, 8)\nA against its mixture\nof 2 Gaussians'),
     'reconstruction': (14.8, 3.7, 2.2, 'loss', 'loss_reconstruction\n(Eqs. 2, 3, 5): hidden\ncolour through A~'),
     'momentum': (3.9, 1.6, 2.1, 'inter', 'momentum encoder\nposition map shifted'),
     'bank': (6.6, 1.6, 1.9, 'inter', 'feature bank\n1,440 frames\nof other videos'),
-    'logsumexp': (9.2, 1.6, 2.0, 'inter', 'log-sum-exp over\n4 points a frame,\nstreamed; own video out'),
+    'logsumexp': (9.2, 1.6, 2.0, 'inter', 'log-sum-exp over\n4 points a frame\n(own video masked)'),
 }
 #: from, to, dashed
 ARROWS = [
