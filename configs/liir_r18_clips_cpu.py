@@ -39,4 +39,6 @@ stages = [
     ),
     dict(name='inter', changes={}),
 ]
+# Window cells outside the frame take no part, in training and in the test.
+protocol = dict(_delete_=True, base='liir_paper', changes=dict(border='mask'))
 default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=500, max_keep_ckpts=2))

@@ -1,4 +1,5 @@
-# MAST, the baseline: intra-video reconstruction alone, no position map (LIIR Table 4, row 1).
+# MAST, the baseline: intra-video reconstruction alone, no position map, in one stage. Row 1 of LIIR's Table 4 with the
+# training of the other rows, both stages, is ablations/table4_none.py.
 # A row of that table differs from the others in its parts only, so the backbone starts and normalises as LIIR's does
 # and the affinity has LIIR's temperature. MAST's own code starts from PyTorch's defaults, zeroes nothing, normalises
 # per process and does not scale; on current PyTorch it has been reported not to converge (liir.md section 5.2):

@@ -255,6 +255,7 @@ def test_weights_without_the_position_map_do_not_pass_silently():
 def test_stage_one_weights_start_the_momentum_encoder_of_stage_two():
     first, second = build(0, inter=None), build(1)
     report = load_weights(second, checkpoint_of(first), 'stage_1.pth')
+    second.start_stage()
     assert report.missing and all(name.startswith('inter.momentum_encoder.') for name in report.missing)
     copied = second.inter.momentum_encoder.encoder.state_dict()
     for name, value in first.encoder.state_dict().items():

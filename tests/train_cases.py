@@ -70,6 +70,20 @@ RECIPES = {
     'liir_compat': (COMPAT_CONFIG, TINY_COMPAT),
     'mast': (MAST_CONFIG, TINY_MAST),
 }
+#: Recipes of the bank that none of the configs has by itself.
+BANK_RECIPES = {
+    'liir_enqueue': (
+        LIIR_CONFIG,
+        {
+            **TINY,
+            'model.inter.bank.sample': 'enqueue',
+            'model.inter.source': 'both',
+            'model.inter.modulation.per': 'batch',
+            'model.inter.momentum_scope': 'projection',
+        },
+    ),
+    'liir_query': (LIIR_CONFIG, {**TINY, 'model.inter.bank.sample': 'query', 'model.inter.source': 'query'}),
+}
 #: The second stage alone: inter-video term and compactness from the first step.
 ONE_STAGE = {**TINY, 'stages': None}
 

@@ -15,6 +15,7 @@ custom_hooks = [
     dict(type='StepSeedHook'),
     dict(type='MemoryBankHook'),
     dict(type='FiniteLossHook', interval=50),
+    dict(type='GradientNormHook', interval=50),
 ]
 visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
 log_processor = dict(type='LogProcessor', by_epoch=False, window_size=50)

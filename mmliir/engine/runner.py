@@ -2,13 +2,12 @@
 
 import os
 
-import numpy as np
 import torch
 from mmengine.dist import master_only
 from mmengine.logging import HistoryBuffer
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 
 from mmliir.utils.checkpoint import FORMAT, FORMAT_KEY, load_weights, read_checkpoint
 
@@ -33,6 +32,12 @@ class CorrespondenceRunner(Runner):
         logger = super().build_logger(log_level=log_level, log_file=log_file, **log_cfg)
         logger.addFilter(lambda record: not any(name in record.getMessage() for name in _OWN_NOISE))
         return logger
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples of one step over all ranks; a resumed run finds its place in the data by it."""
+        loader = self.train_loop.dataloader if isinstance(self._train_loop, BaseLoop) else None
+        return self.world_size * (loader.batch_sampler.batch_size if loader is not None else 0)
 
     @property
     def bare_model(self):
@@ -74,6 +79,7 @@ class CorrespondenceRunner(Runner):
             checkpoint = kwargs['checkpoint']
             checkpoint['message_hub'] = _plain_message_hub(checkpoint['message_hub'])
             checkpoint['meta']['stage'] = self.stage
+            checkpoint['meta']['samples_per_step'] = self.samples_per_step
             checkpoint['recipe'] = self.bare_model.recipe
             checkpoint[FORMAT_KEY] = FORMAT
 
@@ -81,6 +87,8 @@ class CorrespondenceRunner(Runner):
         """Load weights; they must fit (see `mmliir.utils.checkpoint.load_weights`). Other arguments are not used."""
         checkpoint = read_checkpoint(filename, 'cpu')
         report = load_weights(self.bare_model, checkpoint, filename)
+        if not self._resume:
+            self.bare_model.start_stage()
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         self._has_loaded = True
         self.logger.info(
@@ -92,12 +100,14 @@ class CorrespondenceRunner(Runner):
 
     def resume(self, filename, resume_optimizer=True, resume_param_scheduler=True, map_location='default'):
         """Continue from a checkpoint of this package: weights, optimizer, schedules, logs, iteration, seed."""
+        self._resume = True
         checkpoint = self.load_checkpoint(filename)
         if FORMAT_KEY not in checkpoint:
             raise ValueError(
                 f'{filename} holds weights but no training state of mmliir: pass it as `load_from` (start from these '
                 'weights) instead of resuming it'
             )
+        _refuse_another_run(checkpoint, set(self.bare_model.state_dict()), self.samples_per_step, filename)
         meta = checkpoint['meta']
         self.train_loop._epoch, self.train_loop._iter = meta['epoch'], meta['iter']
         if meta.get('seed') is not None and meta['seed'] != self.seed:
@@ -116,8 +126,24 @@ class CorrespondenceRunner(Runner):
         self.logger.info(f'Resumed iteration {self.iter} from {filename}')
 
 
+#: What changes in a schedule from step to step, and its end, which a longer run moves.
+_MOVING = {'last_step', '_global_step', '_last_value', 'base_values', 'end', 'verbose'}
+
+
 def _resume_scheduler(scheduler, state: dict) -> None:
-    """Load a schedule's state but keep the end that the config gives now: a run may be continued for longer."""
+    """Load a schedule's state but keep the end that the config gives now: a run may be continued for longer.
+
+    Raises:
+        ValueError: The schedule of the config is another than that of the run.
+    """
+    own = scheduler.state_dict()
+    changed = [name for name in sorted(set(own) & set(state) - _MOVING) if _values(own[name]) != _values(state[name])]
+    if changed:
+        listed = '; '.join(f'{name} {state[name]!r}, this config {own[name]!r}' for name in changed)
+        raise ValueError(
+            f'the schedule {type(scheduler).__name__} of the run differs: {listed}. Resume with the config that wrote '
+            'the checkpoint, or start from its weights with --cfg-options load_from=CKPT'
+        )
     end = scheduler.end
     scheduler.load_state_dict(state)
     had_ended = scheduler._global_step >= scheduler.end
@@ -125,6 +151,33 @@ def _resume_scheduler(scheduler, state: dict) -> None:
     if had_ended and scheduler._global_step < end:  # the last step of the shorter run moved nothing: make up for it
         scheduler._global_step -= 1
         scheduler.step()
+
+
+def _values(entry):
+    """A sequence as a list: a config holds lists where a constructor had tuples."""
+    return list(entry) if isinstance(entry, (list, tuple)) else entry
+
+
+def _refuse_another_run(checkpoint: dict, names: set[str], samples_per_step: int, filename: str) -> None:
+    """A run is continued by its own config only: the same tensors, and the same samples a step.
+
+    Raises:
+        ValueError: The checkpoint is of another run; says in what.
+    """
+    advice = 'Resume with the config that wrote it, or start from its weights with --cfg-options load_from=CKPT'
+    saved = {name.removeprefix('module.') for name in checkpoint['state_dict']}
+    if saved != names:
+        example = sorted(saved ^ names)[0]
+        raise ValueError(
+            f'{filename} cannot be resumed: {len(names - saved)} tensors of the model are not in it and '
+            f'{len(saved - names)} of its tensors are not in the model ({example}, ...). {advice}'
+        )
+    before = checkpoint['meta'].get('samples_per_step')
+    if before is not None and before != samples_per_step:
+        raise ValueError(
+            f'{filename} was trained with {before} samples a step (batch size times processes), this run has '
+            f'{samples_per_step}: its place in the data and in the schedule would be another. {advice}'
+        )
 
 
 def _plain_message_hub(state: dict) -> dict:
@@ -144,17 +197,6 @@ def _plain_message_hub(state: dict) -> dict:
     }
     resumed = {name: flag for name, flag in state['resumed_keys'].items() if name in info or name in scalars}
     return {'log_scalars': scalars, 'runtime_info': info, 'resumed_keys': resumed}
-
-
-def _plain(value):
-    """A value, or a list of values, of Python's own types (a NumPy float is a float, but no plain one); else None."""
-    if isinstance(value, (list, tuple)):
-        values = [_plain(entry) for entry in value]
-        return None if None in values else values
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value.item() if isinstance(value, np.generic) else None
 
 
 def _message_hub_state(plain: dict) -> dict:

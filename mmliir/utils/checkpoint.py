@@ -129,7 +129,7 @@ def load_weights(model: nn.Module, checkpoint: dict, path: str | Path) -> LoadRe
     Weights under the model's `training_only_prefixes` may be absent on either side.
 
     Args:
-        model: The model; its `after_weights_loaded(missing)` is called when it has one.
+        model: The model.
         checkpoint: What `read_checkpoint` returned.
         path: Named in errors.
 
@@ -153,8 +153,6 @@ def load_weights(model: nn.Module, checkpoint: dict, path: str | Path) -> LoadRe
             'Use the config that the checkpoint was trained with.'
         )
     model.load_state_dict(weights, strict=False)
-    if hasattr(model, 'after_weights_loaded'):
-        model.after_weights_loaded(set(misfit.missing))
     return LoadReport(len(own) - len(misfit.missing), misfit.missing, misfit.unexpected)
 
 

@@ -28,6 +28,12 @@ def test_one_video_has_no_negatives_and_is_refused_with_a_way_out():
     MemoryBankHook().before_train(runner((40,), None))
 
 
+def test_videos_of_one_frame_give_no_pairs_and_no_negatives():
+    with pytest.raises(ValueError, match='pairs come from one video only'):
+        MemoryBankHook().before_train(runner((40, 1), FeatureBank(num_frames=4)))
+    MemoryBankHook().before_train(runner((40, 1, 2), FeatureBank(num_frames=4)))
+
+
 @pytest.mark.parametrize('frames, warns', [(15, False), (16, False), (17, True)])
 def test_a_bank_larger_than_the_data_is_reported(frames, warns):
     a_runner = runner((8, 8), FeatureBank(num_frames=frames))

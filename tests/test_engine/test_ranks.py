@@ -27,7 +27,7 @@ def run(command, folder):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.fixture(scope='module', params=['liir_paper', 'liir_compat'])
+@pytest.fixture(scope='module', params=['liir_paper', 'liir_compat', 'liir_enqueue', 'liir_query'])
 def records(request, tmp_path_factory):
     """(one process with a batch of 4, rank 0 and rank 1 of two processes with a batch of 2)."""
     folder = tmp_path_factory.mktemp('ranks')

@@ -152,6 +152,53 @@ def test_a_run_continued_for_longer_equals_one_that_was_long_from_the_start(vide
         assert torch.equal(ours['state_dict'][name], value), name
 
 
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'train_dataloader.batch_size': 3}, '2 samples a step .* this run has 3'),
+        ({'param_scheduler.0.boundaries': [1, 2, 3, 4, 5, 6]}, 'schedule SampleStepLR of the run differs: boundaries'),
+        ({'model.inter': None}, r'0 tensors of the model are not in it and \d+ of its tensors are not in the model'),
+        ({'model.inter.bank.num_frames': 1}, 'a bank of 5 frames, this config allows 1'),
+        ({'model.inter.bank.sample': 'enqueue'}, "sample 'step'.* this config .*'enqueue'"),
+    ],
+)
+def test_a_run_is_continued_by_its_own_config_only(videos, whole_run, tmp_path, changes, message):
+    off = tuple(f'{name}.' for name, value in changes.items() if value is None)
+    kept = {name: value for name, value in ONE_STAGE.items() if not name.startswith(off or '\0')}
+    options = {**kept, 'train_cfg.max_iters': 6, **changes}
+    with pytest.raises(ValueError, match=message):
+        train(LIIR_CONFIG, tmp_path / 'other', options, resume=str(whole_run[0]), data_root=videos)
+
+
+def test_a_checkpoint_without_the_bank_of_the_model_is_not_resumed(videos, whole_run, tmp_path):
+    checkpoint = read_checkpoint(whole_run[0])
+    del checkpoint['feature_bank']
+    torch.save(checkpoint, tmp_path / 'bare.pth')
+    with pytest.raises(ValueError, match='holds no feature bank.*load_from'):
+        train(LIIR_CONFIG, tmp_path / 'other', ONE_STAGE, resume=str(tmp_path / 'bare.pth'), data_root=videos)
+
+
+def test_the_norm_of_the_gradients_is_logged_and_is_that_of_all_parameters(videos, tmp_path):
+    seen = []
+
+    @HOOKS.register_module(name='_Norm', force=True)
+    class Norm(Hook):
+        def before_train(self, runner):
+            def keep(*_):
+                parts = [p.grad.flatten() for p in runner.model.parameters() if p.grad is not None]
+                seen.append(torch.linalg.vector_norm(torch.cat(parts)).item())
+
+            runner.optim_wrapper.optimizer.register_step_pre_hook(keep)
+
+    hooks = [dict(type='StepSeedHook'), dict(type='MemoryBankHook'), dict(type='GradientNormHook', interval=2)]
+    options = {**ONE_STAGE, 'custom_hooks': [*hooks, dict(type='_Norm')]}
+    path = train(LIIR_CONFIG, tmp_path, options, data_root=videos)
+    logged = read_checkpoint(path)['message_hub']['log_scalars']['train/grad_norm']['values'].tolist()
+    assert logged == pytest.approx([seen[1], seen[3], seen[4]], rel=1e-5)  # steps 2, 4, and the last
+    (log,) = tmp_path.rglob('*.log')
+    assert 'grad_norm: ' in log.read_text()
+
+
 def test_the_config_inside_a_checkpoint_is_never_executed(videos, whole_run, tmp_path):
     checkpoint = torch.load(whole_run[0], weights_only=True)
     marker = tmp_path / 'executed'

@@ -34,7 +34,7 @@ def build(seed: int = 0, dtype: torch.dtype = torch.float64, **changes):
             if 'bn' in name or 'downsample.1' in name or 'position_map' in name:
                 parameter.add_(0.3 * torch.randn_like(parameter))
     if getattr(model, 'inter', None) is not None:
-        model.after_weights_loaded({'inter.momentum_encoder.'})
+        model.start_stage()
     return model.to(dtype)
 
 

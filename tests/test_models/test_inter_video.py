@@ -139,9 +139,9 @@ def test_the_branch_enqueues_the_keys_of_the_step_and_moves_its_copy():
         torch.testing.assert_close(new, 0.9 * old + 0.1 * online)
 
 
-def test_the_copy_starts_from_the_projection_when_a_checkpoint_has_none():
+def test_a_stage_starts_with_the_copy_equal_to_the_projection():
     model = branch()
-    model.after_weights_loaded({'inter.momentum_encoder.encoder.conv.weight'})
+    model.start_stage()
     for online, own in zip(
         model.inter.projection.parameters(), model.inter.momentum_encoder.parameters(), strict=True
     ):
@@ -164,6 +164,42 @@ def test_the_chosen_frames_enter_the_bank(source):
     bank = model.inter.bank
     assert bank.video_ids[: bank.filled].tolist() == [5, 6] * (len(images) // 2)
     torch.testing.assert_close(bank.features[: bank.filled], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('source', ['reference', 'query', 'both'])
+def test_the_chosen_frames_keys_enter_the_bank_of_the_branch(source):
+    model = branch(source=source, bank={**BRANCH['bank'], 'num_frames': 8}).eval()
+    inputs = pairs(batch=2)
+    losses_of(model, inputs, [5, 6])
+    seen = drop_channel(inputs, draw_dropped_channel(torch.Generator().manual_seed(STEP_SEED)))
+    images = {'reference': seen[:, 0], 'query': seen[:, 1], 'both': torch.cat([seen[:, 0], seen[:, 1]])}[source]
+    with torch.no_grad():
+        expected = model.inter.momentum_encoder.encoder(model.encoder.backbone_features(images)).flatten(2)
+    model.update_memory()
+    bank = model.inter.bank
+    assert bank.video_ids[: bank.filled].tolist() == [5, 6] * (len(images) // 2)
+    torch.testing.assert_close(bank.features[: bank.filled], expected, rtol=0, atol=1e-12)
+
+
+def test_the_projection_alone_can_be_averaged():
+    model = build(inter={**ALL_PARTS['inter'], 'momentum_scope': 'projection'})
+    before = copy.deepcopy(model.inter.momentum_encoder.encoder)
+    with torch.no_grad():
+        for p in model.encoder.parameters():
+            p.add_(1.0)
+    losses_of(model, pairs(), [0, 1])
+    model.update_memory()
+    for (name, old), new in zip(
+        before.named_parameters(), model.inter.momentum_encoder.encoder.parameters(), strict=True
+    ):
+        torch.testing.assert_close(new, old + (0.1 if name.startswith('projection.') else 1.0))
+
+
+def test_a_scope_without_a_projection_is_refused():
+    with pytest.raises(ValueError, match="scope 'projection' needs an encoder with a projection"):
+        build(projection=None, inter={**ALL_PARTS['inter'], 'momentum_scope': 'projection'})
+    with pytest.raises(ValueError, match="scope must be 'encoder' or 'projection', got 'head'"):
+        build(inter={**ALL_PARTS['inter'], 'momentum_scope': 'head'})
 
 
 def test_an_unknown_source_is_refused_with_the_known_ones():

@@ -227,3 +227,9 @@ def test_cells_outside_the_frame_are_no_target_where_they_are_masked():
     loss = CompactnessPriorLoss()(affinity, 1, valid[0])
     assert loss.item() == pytest.approx(slow_compactness(affinity, 1, valid=valid), rel=1e-10)
     assert loss.item() != pytest.approx(slow_compactness(affinity, 1), rel=1e-3)
+
+
+@pytest.mark.parametrize('wrong', [dict(threshold=5), dict(threshold=-0.1), dict(scale=0.0), dict(weight=-1.0)])
+def test_settings_that_would_silence_the_compactness_loss_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        CompactnessPriorLoss(**wrong)

@@ -74,6 +74,7 @@ def measure(args: argparse.Namespace, batch: int) -> dict:
 
     device = args.device if args.device != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu'
     torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True  # as the training does
     cfg = load_config(args.config, VARIANTS[args.variant])
     model = MODELS.build(cfg.model).to(device).train()
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-4)
@@ -125,13 +126,14 @@ def fill_bank(model, frames, generator) -> None:
     bank = model.inter.bank
     model.seed_step(0)
     with torch.no_grad():
-        model.loss(model.data_preprocessor.normalize(frames), {'video_id': torch.arange(len(frames)) + 10**6})
+        ids = torch.arange(len(frames), device=frames.device) + 10**6
+        model.loss(model.data_preprocessor.normalize(frames), {'video_id': ids})
         model.update_memory()
     maps = bank.features[: bank.filled]
     while bank.filled < bank.num_frames:
         bank.features[bank.filled :][: len(maps)] = maps[: bank.num_frames - bank.filled]
         bank.filled = min(bank.num_frames, bank.filled + len(maps))
-    bank.video_ids[:] = torch.arange(bank.num_frames) + 10**6
+    bank.video_ids[:] = torch.arange(bank.num_frames, device=frames.device) + 10**6
 
 
 def matrix_rate(device: str, half: bool) -> float:

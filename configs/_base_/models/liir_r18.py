@@ -29,6 +29,7 @@ model = dict(
         bank=dict(num_frames=1440, points_per_frame=4, sample='step'),
         momentum=0.999,
         momentum_norm='own',
+        momentum_scope='encoder',
         source='reference',
         modulation=dict(type='PositionShift', per='sample'),
     ),

@@ -37,6 +37,7 @@ model = dict(
         ),
         bank=dict(num_frames=960, sample='window', window_radius=3, wait_until_full=True),
         momentum=0.999,
+        source='reference',
     ),
     compactness=dict(
         type='CompactnessPriorLoss',

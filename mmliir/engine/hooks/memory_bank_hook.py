@@ -36,9 +36,9 @@ class MemoryBankHook(Hook):
         lengths = getattr(runner.train_dataloader.dataset, 'num_frames', None)
         if bank is None or lengths is None:
             return
-        if len(lengths) < 2:
+        if sum(frames > 1 for frames in lengths) < 2:  # a video of one frame gives no pair
             raise ValueError(
-                'the inter-video part needs negatives from other videos, but the training data is one video only: add '
+                'the inter-video part needs negatives from other videos, but pairs come from one video only: add '
                 'videos, or switch the part off with --cfg-options model.inter=None'
             )
         if bank.num_frames > sum(lengths):
@@ -61,5 +61,11 @@ class MemoryBankHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint):
         bank = _bank(runner)
-        if bank is not None and _KEY in checkpoint and runner._resume:
-            bank.load_state_dict(checkpoint[_KEY], next(runner.model.parameters()).device)
+        if bank is None or not runner._resume:
+            return
+        if _KEY not in checkpoint:
+            raise ValueError(
+                'the checkpoint holds no feature bank, but the model has one: resume with the config that wrote it, or '
+                'start from its weights with --cfg-options load_from=CKPT'
+            )
+        bank.load_state_dict(checkpoint[_KEY], next(runner.model.parameters()).device)

@@ -47,6 +47,11 @@ class ReconstructionHead(BaseModule):
         self.normalize = normalize
         self.border = border
 
+    @property
+    def bank_border(self) -> str:
+        """What cells outside the frame do in windows on bank frames: they count where they do in the reference."""
+        return 'zero_logit' if self.border == 'zero_logit' else 'mask'
+
     def similarity_features(self, features: Tensor) -> tuple[Tensor, float]:
         """Features in float32 (unit vectors if so set) and the temperature for their dot products."""
         features = features if features.dtype == torch.float64 else features.float()

@@ -63,6 +63,10 @@ class CompactnessPriorLoss(BaseModule):
         variance_floor: float = VARIANCE_FLOOR,
     ):
         super().__init__()
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ValueError(f'threshold is a probability, 0..1, or None for every row; got {threshold!r}')
+        if scale <= 0 or weight < 0:
+            raise ValueError(f'scale must be above 0 and weight not below, got scale {scale}, weight {weight}')
         check_mixture_settings(num_mixtures, estimator, width, variance_floor)
         if norm not in ('smooth_l1', 'l1', 'kl'):
             raise ValueError(f"norm must be 'smooth_l1', 'l1' or 'kl', got {norm!r}")

@@ -182,20 +182,26 @@ class FeatureBank:
     def state_dict(self) -> dict:
         """Content as tensors and numbers, oldest slot order kept; loads with `weights_only=True`."""
         if self.features is None:
-            return {'next_slot': 0, 'filled': 0}
+            return {'next_slot': 0, 'filled': 0, 'sample': self.sample}
         return {
             'features': self.features[: self.filled].clone(),
             'video_ids': self.video_ids[: self.filled].clone(),
             'next_slot': self.next_slot,
             'filled': self.filled,
+            'sample': self.sample,
         }
 
     def load_state_dict(self, state: dict, device: torch.device | str = 'cpu') -> None:
         """Restore what `state_dict` gave.
 
         Raises:
-            ValueError: The saved bank has more frames than this one.
+            ValueError: The saved bank has more frames than this one, or keeps something else of them.
         """
+        if state.get('sample', self.sample) != self.sample:
+            raise ValueError(
+                f"the checkpoint's bank was filled with sample {state['sample']!r}, this config has {self.sample!r}: "
+                'resume with the config that wrote it'
+            )
         if state['filled'] > self.num_frames:
             raise ValueError(
                 f'the checkpoint holds a bank of {state["filled"]} frames, this config allows {self.num_frames}: '

@@ -18,14 +18,23 @@ class MomentumEncoder(BaseModule):
             encode and gather running statistics of their own, as in MoCo. 'copy': every update takes the online
             encoder's running statistics, and the copy encodes in evaluation mode, whatever mode the method is in; with
             momentum 0 it is then the online encoder in evaluation mode.
+        scope: 'encoder' averages every weight; 'projection' averages those of the projection only and takes the others
+            as they are online (liir.md A10).
     """
 
-    def __init__(self, online: nn.Module, momentum: float = 0.999, norm_statistics: str = 'own'):
+    def __init__(
+        self, online: nn.Module, momentum: float = 0.999, norm_statistics: str = 'own', scope: str = 'encoder'
+    ):
         super().__init__()
         if not 0 <= momentum <= 1:
             raise ValueError(f'momentum must lie in 0..1, got {momentum}')
         if norm_statistics not in ('own', 'copy'):
             raise ValueError(f"norm_statistics must be 'own' or 'copy', got {norm_statistics!r}")
+        if scope not in ('encoder', 'projection'):
+            raise ValueError(f"scope must be 'encoder' or 'projection', got {scope!r}")
+        if scope == 'projection' and not any(name.startswith('projection.') for name, _ in online.named_parameters()):
+            raise ValueError("scope 'projection' needs an encoder with a projection: this one has none to average")
+        self.scope = scope
         self.momentum = momentum
         self.norm_statistics = norm_statistics
         self.encoder = copy.deepcopy(online).requires_grad_(False)
@@ -47,8 +56,9 @@ class MomentumEncoder(BaseModule):
     @torch.no_grad()
     def update(self, online: nn.Module) -> None:
         """Move the weights one step towards the online encoder's; with 'copy', take its statistics too."""
-        for average, current in zip(self.encoder.parameters(), online.parameters(), strict=True):
-            average.lerp_(current.detach().to(average.dtype), 1.0 - self.momentum)
+        for (name, average), current in zip(self.encoder.named_parameters(), online.parameters(), strict=True):
+            averaged = self.scope == 'encoder' or name.startswith('projection.')
+            average.lerp_(current.detach().to(average.dtype), 1.0 - self.momentum if averaged else 1.0)
         if self.norm_statistics == 'copy':
             for own, current in zip(self.encoder.buffers(), online.buffers(), strict=True):
                 own.copy_(current)

@@ -120,6 +120,9 @@ class BaseCorrespondence(BaseModel):
             return self.encoder(inputs)
         raise ValueError(f"mode must be 'loss' or 'tensor', got {mode!r}: predictions come from mmliir.propagation")
 
+    def start_stage(self) -> None:
+        """Called when training starts from loaded weights and does not resume: what follows the weights is set."""
+
     def loss(self, inputs: Tensor, data_samples: dict) -> dict[str, Tensor]:
         """Losses of a batch of pairs."""
         raise TypeError(f'{type(self).__name__} is a frozen feature: it has no loss and cannot be trained')

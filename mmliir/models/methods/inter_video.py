@@ -25,6 +25,7 @@ class InterVideoTerm(BaseModule):
         bank: Settings of `FeatureBank`.
         momentum: Of the momentum encoder; 0 takes the online weights ("off", liir.md A10).
         momentum_norm: Its batch norms, 'own' or 'copy', see `MomentumEncoder`.
+        momentum_scope: What is averaged, 'encoder' or 'projection', see `MomentumEncoder`.
         modulation: Config of the modulation of the position map for bank frames, or None for the plain map.
         source: Which frames of a pair enter the bank: 'reference', 'query' or 'both' (liir.md A12).
     """
@@ -37,12 +38,12 @@ class InterVideoTerm(BaseModule):
         modulation: dict | None = None,
         source: str = 'reference',
         momentum_norm: str = 'own',
+        momentum_scope: str = 'encoder',
     ):
         super().__init__()
-        if source not in _SOURCES:
-            raise ValueError(f'source must be one of {", ".join(_SOURCES)}, got {source!r}')
+        _check_source(source)
         self.bank = FeatureBank(**bank)
-        self.momentum_encoder = MomentumEncoder(encoder, momentum, momentum_norm)
+        self.momentum_encoder = MomentumEncoder(encoder, momentum, momentum_norm, momentum_scope)
         self.modulation = None if modulation is None else MODELS.build(modulation)
         self.source = source
         self.pending: tuple[Tensor, Tensor] | None = None  # images and video ids to enqueue after the step
@@ -69,10 +70,10 @@ class InterVideoTerm(BaseModule):
         Returns:
             `loss_reconstruction` and `negative_mass`, the share of the soft-max that the negatives take.
         """
-        self.pending = _of_source(self.source, pair.reference_images, pair.query_images, video_ids)
+        images = _of_source(self.source, pair.reference_images, pair.query_images)
+        self.pending = (images, video_ids.repeat(len(images) // len(video_ids)))
         query, temperature = head.similarity_features(pair.query)
-        border = 'zero_logit' if head.border == 'zero_logit' else 'mask'
-        negatives = self.bank.logsumexp(query, video_ids, temperature, generator, border)
+        negatives = self.bank.logsumexp(query, video_ids, temperature, generator, head.bank_border)
         mixed = affinity if negatives is None else head.affinity(pair.logits, negatives)
         return {
             'loss_reconstruction': head.reconstruction_loss(mixed, pair.reference_color, pair.query_color, stride),
@@ -106,10 +107,9 @@ class InterVideoTerm(BaseModule):
         # drawn for the global batch, of which this rank holds every `ranks`-th sample
         return self.modulation(position_map, len(images) * ranks, generator)[rank::ranks]
 
-    def after_weights_loaded(self, encoder: nn.Module, missing: set[str]) -> None:
-        """Start the momentum encoder from the encoder when a checkpoint (of stage 1) did not hold it."""
-        if any('momentum_encoder.' in name for name in missing):
-            self.momentum_encoder.copy_from(encoder)
+    def start(self, encoder: nn.Module) -> None:
+        """At the start of a stage the momentum encoder is the encoder (liir.md section 5.2)."""
+        self.momentum_encoder.copy_from(encoder)
 
 
 @MODELS.register_module()
@@ -126,6 +126,7 @@ class InterVideoBranch(BaseModule):
         reconstruction_head: Config of the branch's head; the weight of its loss is the weight of the branch.
         bank: Settings of `FeatureBank`, or None: the coarse reconstruction without negatives.
         momentum: Of the projection's copy; 0 takes the online weights.
+        source: Which frames of a pair enter the bank: 'reference', 'query' or 'both' (liir.md A12).
     """
 
     def __init__(
@@ -135,8 +136,11 @@ class InterVideoBranch(BaseModule):
         reconstruction_head: dict,
         bank: dict | None = None,
         momentum: float = 0.999,
+        source: str = 'reference',
     ):
         super().__init__()
+        _check_source(source)
+        self.source = source
         self.projection = MODELS.build(projection)
         self.reconstruction_head = MODELS.build(reconstruction_head)
         self.momentum_encoder = MomentumEncoder(self.projection, momentum)
@@ -161,14 +165,15 @@ class InterVideoBranch(BaseModule):
         own = self.reconstruction_head
         query, temperature = own.similarity_features(self._project(self.projection, pair.query_backbone))
         with torch.no_grad():
-            backbone = pair.reference_backbone.detach()
-            keys, _ = own.similarity_features(self._project(self.momentum_encoder.encoder, backbone))
-        self.pending = (keys, video_ids)
+            keys = self._keys(pair.reference_backbone)
+            entering = keys if self.source == 'reference' else _of_source(
+                self.source, keys, self._keys(pair.query_backbone)
+            )
+        self.pending = (entering, video_ids.repeat(len(entering) // len(video_ids)))
         logits = own.logits(query, keys)
         plain = mixed = own.affinity(logits)
         if self.bank is not None:
-            border = 'zero_logit' if own.border == 'zero_logit' else 'mask'
-            negatives = self.bank.logsumexp(query, video_ids, temperature, generator, border)
+            negatives = self.bank.logsumexp(query, video_ids, temperature, generator, own.bank_border)
             mixed = plain if negatives is None else own.affinity(logits, negatives)
         colors = (pair.reference_color, pair.query_color)
         return {
@@ -176,6 +181,10 @@ class InterVideoBranch(BaseModule):
             'loss_reconstruction_inter': own.reconstruction_loss(mixed, *colors, stride * self.projection.stride),
             'negative_mass': _mass(plain, mixed),
         }
+
+    def _keys(self, backbone: Tensor) -> Tensor:
+        """Similarity features of the momentum copy."""
+        return self.reconstruction_head.similarity_features(self._project(self.momentum_encoder.encoder, backbone))[0]
 
     def _project(self, projection: nn.Module, features: Tensor) -> Tensor:
         """Apply a projection in the precision of its weights: the losses run outside autocast."""
@@ -191,10 +200,9 @@ class InterVideoBranch(BaseModule):
         if self.bank is not None:
             self.bank.enqueue(gather_in_global_order(keys), gather_in_global_order(video_ids), generator)
 
-    def after_weights_loaded(self, encoder: nn.Module, missing: set[str]) -> None:
-        """Start the copy from the projection when a checkpoint did not hold it."""
-        if any('momentum_encoder.' in name for name in missing):
-            self.momentum_encoder.copy_from(self.projection)
+    def start(self, encoder: nn.Module) -> None:
+        """At the start of a stage the copy is the projection (liir.md section 5.2)."""
+        self.momentum_encoder.copy_from(self.projection)
 
 
 def gather_in_global_order(tensor: Tensor) -> Tensor:
@@ -210,11 +218,16 @@ def gather_in_global_order(tensor: Tensor) -> Tensor:
     return torch.stack(parts, dim=1).flatten(0, 1)
 
 
-def _of_source(source: str, reference: Tensor, query: Tensor, video_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The images that enter the bank, without gradient, and their videos."""
+def _check_source(source: str) -> None:
+    if source not in _SOURCES:
+        raise ValueError(f'source must be one of {", ".join(_SOURCES)}, got {source!r}')
+
+
+def _of_source(source: str, reference: Tensor, query: Tensor) -> Tensor:
+    """What enters the bank of a batch of pairs, without gradient."""
     if source == 'both':
-        return torch.cat([reference, query]).detach(), video_ids.repeat(2)
-    return (reference if source == 'reference' else query).detach(), video_ids
+        return torch.cat([reference, query]).detach()
+    return (reference if source == 'reference' else query).detach()
 
 
 def _mass(affinity: Tensor, mixed: Tensor) -> Tensor:

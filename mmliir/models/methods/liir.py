@@ -68,7 +68,7 @@ class LIIR(MAST):
         if self.inter is not None:
             self.inter.update(self.encoder, self.reconstruction_head, self.generator)
 
-    def after_weights_loaded(self, missing: set[str]) -> None:
-        """Let the inter-video part start what a checkpoint (of an earlier stage) did not hold."""
+    def start_stage(self) -> None:
+        """Called when training starts from loaded weights and does not resume."""
         if self.inter is not None:
-            self.inter.after_weights_loaded(self.encoder, missing)
+            self.inter.start(self.encoder)
