@@ -87,7 +87,8 @@ def negatives_logsumexp(
 def drawn_negatives_logsumexp(
     query: Tensor,
     maps: Tensor,
-    cells: Tensor,
+    draw: Callable[[int, int], Tensor],
+    points: int,
     allowed: Tensor,
     temperature: float = 1.0,
     max_elements: int | None = None,
@@ -95,11 +96,15 @@ def drawn_negatives_logsumexp(
     """`negatives_logsumexp` where every query cell has entries of its own, drawn from each stored map.
 
     The literal reading of LIIR section 3.2, "for each query pixel" (liir.md A9); samples of a batch share the draws.
+    Like the similarities, the draws of all maps (N x p x h x w) never exist: a chunk's are made when it is its turn.
 
     Args:
         query: (B, C, h, w) features.
         maps: (N, C, h, w) stored feature maps; constants.
-        cells: (N, p, h * w) long: the p cells (flat, row-major) of map n that query cell l is compared with.
+        draw: `draw(start, stop)` gives (stop - start, p, h * w) long, on any device: for the maps start..stop, the p
+            cells (flat, row-major) that each query cell is compared with. Called again with the same numbers in the
+            backward pass, where it must give the same; a map's cells must not depend on the maps they are drawn with.
+        points: p.
         allowed: (B, N) bool.
         temperature, max_elements: As in `negatives_logsumexp`; the bound holds for the gathered entries.
 
@@ -108,16 +113,20 @@ def drawn_negatives_logsumexp(
     """
     _check_maps(query, maps)
     _check_negatives(query, maps.shape[0], allowed, temperature)
-    frames, points, locations = cells.shape[0], cells.shape[1], query.shape[2] * query.shape[3]
-    if cells.dim() != 3 or frames != maps.shape[0] or cells.shape[2] != locations:
-        raise ValueError(f'cells must be (N, p, {locations}) for {maps.shape[0]} maps, got {tuple(cells.shape)}')
+    frames, locations = maps.shape[0], query.shape[2] * query.shape[3]
     maps_NlC = maps.detach().flatten(2).transpose(1, 2)
     step = max(1, _limit(query, max_elements) // max(1, points * locations * query.shape[1]))
 
     def chunks() -> Iterator[Chunk]:
         for start in range(0, frames, step):
-            own, drawn = maps_NlC[start : start + step], cells[start : start + step]
-            entries_npLC = own[torch.arange(len(own), device=own.device)[:, None, None], drawn]
+            own = maps_NlC[start : start + step]
+            drawn_npL = draw(start, start + len(own))
+            if drawn_npL.shape != (len(own), points, locations):
+                raise ValueError(
+                    f'draw({start}, {start + len(own)}) must give (frames, points, h * w) = '
+                    f'{(len(own), points, locations)}, got {tuple(drawn_npL.shape)}'
+                )
+            entries_npLC = own[torch.arange(len(own), device=own.device)[:, None, None], drawn_npL.to(own.device)]
             keys_LJC = entries_npLC.permute(2, 0, 1, 3).reshape(locations, -1, query.shape[1])
             yield keys_LJC.to(query.dtype), allowed[None, :, start : start + step].repeat_interleave(points, dim=2)
 

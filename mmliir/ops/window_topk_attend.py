@@ -14,7 +14,8 @@ frame.
 A window may also lie around a displaced centre between the cells of a reference. Bilinear sampling commutes with
 the dot product, so its logits are mixed from those at whole cells, which one product of the tile with the box of
 cells that its windows reach gives; the read-out is the transpose: weights are spread over the corners of their
-place, then multiplied with the box.
+place, then multiplied with the box. Where the places of a window are not one cell apart
+(`align_corners_mismatch`), each axis is mixed by a small matrix instead: a line for a place, a column for a cell.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -84,6 +85,7 @@ def window_topk_attend(
     prior: MixturePrior | None = None,
     offsets: Sequence[Tensor | None] | None = None,
     value_offsets: Sequence[Tensor | None] | None = None,
+    align_corners_mismatch: bool = False,
     max_elements: int | None = None,
 ) -> Tensor:
     """Read each query cell's values from the windows around it in the reference frames. No gradient.
@@ -113,6 +115,11 @@ def window_topk_attend(
             than half a cell outside and repeats the border cells for the others. None: no reference has one.
         value_offsets: Like `offsets`, but for the values alone, in the same references; the keys stay at `offsets`
             (the released MAST reads the labels of one reference at the offset of another). None: as `offsets`.
+        align_corners_mismatch: Sample the displaced references where `grid_sample(align_corners=False)` lands when
+            it is fed places that were normalised for align_corners=True (the released MAST on torch 1.3 and later;
+            liir.md section 6.2): what should be read at place p, 0..w - 1, is read at p * w / (w - 1) - 0.5, and
+            likewise in y. On an axis of one cell, which that normalisation divides by zero, p is read at p. Needs
+            `border='zero_logit'`, as `grid_sample` pads with zeros.
         max_elements: Upper bound on the logits that exist at a time (one query cell's at least). None chooses
             by the device. The result does not depend on it, apart from rounding.
 
@@ -124,6 +131,11 @@ def window_topk_attend(
         ValueError: Shapes do not fit, or a setting is out of range.
     """
     _check(query, keys, values, radius, temperature, topk, border, prior, max_elements)
+    if align_corners_mismatch and (offsets is None or border != 'zero_logit'):
+        raise ValueError(
+            'align_corners_mismatch says where a program that pads with zeros samples displaced references: give '
+            f"offsets and border='zero_logit', got border={border!r}"
+        )
     displaced = _check_offsets(offsets, value_offsets, radius, query, border)
     if topk_scope not in ('joint', 'per_reference'):
         raise ValueError(f"topk_scope must be 'joint' or 'per_reference', got {topk_scope!r}")
@@ -133,7 +145,7 @@ def window_topk_attend(
     query, keys, values = query.to(dtype), keys.to(dtype), values.to(dtype)
     if topk is None:
         query, temperature, normalise = query / temperature, 1.0, 'softmax'
-    attend = _Attend(shape, temperature, topk, normalise, border, prior, max_elements)
+    attend = _Attend(shape, temperature, topk, normalise, border, prior, align_corners_mismatch, max_elements)
     with torch.autocast(query.device.type, enabled=False):
         if topk_scope == 'joint':
             return attend(query, keys, values, radius, displaced)
@@ -154,6 +166,7 @@ class _Attend:
     normalise: str
     border: str
     prior: MixturePrior | None
+    mismatch: bool
     max_elements: int | None
 
     def __call__(
@@ -173,8 +186,9 @@ class _Attend:
                 groups.append(_WholeFrame(own_keys, own_values))
             else:
                 groups.append(_Windowed(own_keys, own_values, group_radius, self.shape, self.border, tiles))
+        kind = _Mismatched if self.mismatch else _Displaced
         groups += [
-            _Displaced(keys_RChw[r], values_RKhw[r], *own, radius[r], self.shape, self.border)
+            kind(keys_RChw[r], values_RKhw[r], *own, radius[r], self.shape, self.border)
             for r, own in enumerate(places)
             if own is not None
         ]
@@ -203,7 +217,7 @@ class _Attend:
         for side in (TILE_SIDE, TILE_SIDE // 2, TILE_SIDE // 4, 1):
             side = min(side, max(height, width))
             tiles = _Tiles(side, -(-height // side), -(-width // side))
-            places = [_both_places(own, r, tiles) for own, r in zip(displaced, radius, strict=True)]
+            places = [_both_places(own, r, tiles, self.mismatch) for own, r in zip(displaced, radius, strict=True)]
             keys = sum(
                 (height * width if r is None else (side + 2 * r) ** 2)
                 if own is None
@@ -316,16 +330,21 @@ class _Places:
         return int(self.extent.amax(dim=(0, 1)).prod())
 
 
-def _both_places(own: tuple | None, radius: int, tiles: _Tiles) -> tuple[_Places, _Places] | None:
+def _both_places(
+    own: tuple | None, radius: int | None, tiles: _Tiles, mismatch: bool
+) -> tuple[_Places, _Places] | None:
     """Places of the keys and of the values from the offsets of both."""
     if own is None:
         return None
-    keys = _find_places(own[0], radius, tiles)
-    return keys, keys if own[1] is own[0] else _find_places(own[1], radius, tiles)
+    keys = _find_places(own[0], radius, tiles, mismatch)
+    return keys, keys if own[1] is own[0] else _find_places(own[1], radius, tiles, mismatch)
 
 
-def _find_places(offsets_2hw: Tensor, radius: int, tiles: _Tiles) -> _Places:
+def _find_places(offsets_2hw: Tensor, radius: int, tiles: _Tiles, mismatch: bool) -> _Places:
     height, width = offsets_2hw.shape[1:]
+    if mismatch:
+        offsets_2hw = _mismatched_centres(offsets_2hw)
+        radius = torch.tensor([-(-radius * n // max(1, n - 1)) for n in (width, height)], device=offsets_2hw.device)
     whole = offsets_2hw.floor()
     cells = coordinate_grid(tiles.rows * tiles.side, tiles.columns * tiles.side, whole.dtype, whole.device)
     cells[:height, :width] += whole.permute(1, 2, 0)
@@ -335,6 +354,15 @@ def _find_places(offsets_2hw: Tensor, radius: int, tiles: _Tiles) -> _Places:
     first = (low.amin(dim=2) - radius).clamp_min(-1).minimum(size)
     last = (low.amax(dim=2) + radius + 1).clamp_min(-1).minimum(size)
     return _Places(low, tiles.split(offsets_2hw - whole), (first + 1).cpu(), (last - first + 1).cpu())
+
+
+def _mismatched_centres(offsets_2hw: Tensor) -> Tensor:
+    """Offsets to where `align_corners_mismatch` reads i + offset(i)."""
+    height, width = offsets_2hw.shape[1:]
+    grid = coordinate_grid(height, width, offsets_2hw.dtype, offsets_2hw.device)
+    axes = zip(offsets_2hw, grid.unbind(dim=2), (width, height), strict=True)
+    # p * n / (n - 1) - 0.5 - i with p = i + offset; i and n alone give less than a cell, so no digits cancel.
+    return torch.stack([x if n == 1 else x * (n / (n - 1)) + (i / (n - 1) - 0.5) for x, i, n in axes])
 
 
 class _WholeFrame:
@@ -477,21 +505,24 @@ class _Displaced:
         self._takes_part = None if shape == 'square' else _window_shape(radius, shape, keys_Chw.device)
 
     def logits(self, query_nMC: Tensor, row: int, start: int, stop: int) -> Tensor:
-        where = (row, start, stop)
-        keys_nCN, index_nMQ = self._box(self._keys, self._key_places, where)
-        corners = torch.matmul(query_nMC[..., :-1], keys_nCN).gather(2, index_nMQ)
-        corners = corners.view(*index_nMQ.shape[:2], 2 * self._radius + 2, 2 * self._radius + 2)
-        fraction_x, fraction_y = self._fractions(self._key_places, where)
-        lines = torch.lerp(corners[..., :-1, :], corners[..., 1:, :], fraction_y)
-        logits = torch.lerp(lines[..., :-1], lines[..., 1:], fraction_x)
-        valid = self._valid(where)
+        logits = self._compare(query_nMC[..., :-1], (row, start, stop))
+        valid = self._valid((row, start, stop))
         if valid is not None:
             logits.masked_fill_(~valid, -torch.inf)
         return logits.flatten(2)
 
+    def _compare(self, query_nMC: Tensor, where: tuple[int, int, int]) -> Tensor:
+        """-> (n, M, window, window), the products with the keys sampled at the places of the windows."""
+        keys_nCN, index_nMQ = self._corners(self._keys, self._key_places, where)
+        corners = torch.matmul(query_nMC, keys_nCN).gather(2, index_nMQ)
+        corners = corners.view(*index_nMQ.shape[:2], 2 * self._radius + 2, 2 * self._radius + 2)
+        fraction_x, fraction_y = self._fractions(self._key_places, where)
+        lines = torch.lerp(corners[..., :-1, :], corners[..., 1:, :], fraction_y)
+        return torch.lerp(lines[..., :-1], lines[..., 1:], fraction_x)
+
     def read(self, weights_nMN: Tensor, row: int, start: int, stop: int) -> Tensor:
         where = (row, start, stop)
-        values_nKN, index_nMQ = self._box(self._values, self._value_places, where)
+        values_nKN, index_nMQ = self._corners(self._values, self._value_places, where)
         fraction_x, fraction_y = self._fractions(self._value_places, where)
         windows = weights_nMN.view(*index_nMQ.shape[:2], 2 * self._radius + 1, 2 * self._radius + 1)
         columns = F.pad(windows * (1 - fraction_x), [0, 1])
@@ -520,23 +551,27 @@ class _Displaced:
         if replaced_NP is not None:
             weights_nMN.copy_(replaced_NP.view(weights_nMN.shape))
 
-    def _box(self, maps_Chw: Tensor, places: _Places, where: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-        """The cells that each tile's windows reach, (n, C, N), and the place among them of every corner, (n, M, Q);
-        the boxes of a block have the size of the largest."""
+    def _corners(self, maps_Chw: Tensor, places: _Places, where: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+        """The cells that each tile's windows reach, (n, C, N), and the place among them of every corner, (n, M, Q)."""
         row, start, stop = where
-        box_width, box_height = places.extent[row, start:stop].amax(dim=0).tolist()
+        boxes, first = self._boxes(maps_Chw, places, where)
         height, width = maps_Chw.shape[1:]
-        first_x = places.first[row, start:stop, 0].clamp_max(width - box_width)
-        first_y = places.first[row, start:stop, 1].clamp_max(height - box_height)
-        boxes = maps_Chw.unfold(1, box_height, 1).unfold(2, box_width, 1).permute(1, 2, 0, 3, 4)
-        boxes = torch.stack([boxes[y, x] for x, y in zip(first_x.tolist(), first_y.tolist(), strict=True)])
         reach = torch.arange(-self._radius, self._radius + 2, device=maps_Chw.device)
         low = places.low[row, start:stop]
-        first_x, first_y = first_x.to(low.device)[:, None, None], first_y.to(low.device)[:, None, None]
-        x = (low[..., 0, None] + reach + 1).clamp_(0, width - 1) - first_x
-        y = (low[..., 1, None] + reach + 1).clamp_(0, height - 1) - first_y
-        index = y[..., :, None] * box_width + x[..., None, :]
+        x = (low[..., 0, None] + reach + 1).clamp_(0, width - 1) - first[:, None, None, 0]
+        y = (low[..., 1, None] + reach + 1).clamp_(0, height - 1) - first[:, None, None, 1]
+        index = y[..., :, None] * boxes.shape[3] + x[..., None, :]
         return boxes.flatten(2), index.flatten(2)
+
+    def _boxes(self, maps_Chw: Tensor, places: _Places, where: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+        """The cells that each tile's windows reach, (n, C, height, width), and the first of them on the ringed map,
+        (n, 2) (x, y); the boxes of a block have the size of the largest."""
+        row, start, stop = where
+        size = places.extent[row, start:stop].amax(dim=0)
+        box_width, box_height = size.tolist()
+        first = places.first[row, start:stop].minimum(torch.tensor(maps_Chw.shape[:0:-1]) - size)
+        boxes = maps_Chw.unfold(1, box_height, 1).unfold(2, box_width, 1).permute(1, 2, 0, 3, 4)
+        return torch.stack([boxes[y, x] for x, y in first.tolist()]), first.to(maps_Chw.device)
 
     def _fractions(self, places: _Places, where: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
         """Of x and y, each (n, M, 1, 1)."""
@@ -557,6 +592,42 @@ class _Displaced:
             inside.append((low + fraction >= -0.5) & (low + fraction <= limit - 0.5))
         valid = inside[1][..., :, None] & inside[0][..., None, :]
         return valid if self._takes_part is None else valid & self._takes_part
+
+
+class _Mismatched(_Displaced):
+    """A displaced reference that is sampled as `align_corners_mismatch` says.
+
+    A window's places are w / (w - 1) cells apart, so they share neither fractions nor corners.
+    """
+
+    def _compare(self, query_nMC: Tensor, where: tuple[int, int, int]) -> Tensor:
+        boxes_nCyx, share_y, share_x = self._shares(self._keys, self._key_places, where)
+        at_cells = torch.matmul(query_nMC, boxes_nCyx.flatten(2))
+        at_cells = at_cells.view(*at_cells.shape[:2], *boxes_nCyx.shape[2:])
+        return torch.matmul(torch.matmul(share_y, at_cells), share_x.transpose(-1, -2))
+
+    def read(self, weights_nMN: Tensor, row: int, start: int, stop: int) -> Tensor:
+        boxes_nKyx, share_y, share_x = self._shares(self._values, self._value_places, (row, start, stop))
+        windows = weights_nMN.view(*weights_nMN.shape[:2], 2 * self._radius + 1, 2 * self._radius + 1)
+        spread = torch.matmul(share_y.transpose(-1, -2), torch.matmul(windows, share_x))
+        return torch.matmul(spread.flatten(2), boxes_nKyx.flatten(2).transpose(-1, -2))
+
+    def _shares(
+        self, maps_Chw: Tensor, places: _Places, where: tuple[int, int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The boxes of `_boxes`, and for y and x, each (n, M, window, height or width), the share that each of their
+        lines has in each place of a window: 1 where it is the place, 0 from one cell away, linear between."""
+        row, start, stop = where
+        boxes, first = self._boxes(maps_Chw, places, where)
+        reach = torch.arange(-self._radius, self._radius + 1, dtype=maps_Chw.dtype, device=maps_Chw.device)
+        shares = []
+        for axis, cells in ((1, boxes.shape[2]), (0, boxes.shape[3])):
+            size = self._size[1 - axis]
+            low = places.low[row, start:stop, :, axis] + 1 - first[:, None, axis]
+            place = (low + places.fraction[row, start:stop, :, axis])[..., None] + reach * (size / max(1, size - 1))
+            away = place[..., None] - torch.arange(cells, device=maps_Chw.device)
+            shares.append((1 - away.abs_()).clamp_min_(0))
+        return boxes, *shares
 
 
 def _window_shape(radius: int, shape: str, device: torch.device) -> Tensor:

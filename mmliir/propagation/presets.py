@@ -15,7 +15,8 @@ _MAST = 'zlai0/MAST@a57b043, benchmark.py and models/colorizer.py'
 _MAST_SEARCH = (
     'references more than 15 frames old in two steps, dilated by min(4, D // 15 + 1). It reads the labels of all of '
     'them at the offset of the last one, a mistake that LIIR_pytorch corrects; here each has its own, and '
-    'labels_from_last=True is parity. Its sampling grid is exact on torch < 1.3 only; here always'
+    'labels_from_last=True is parity. Its sampling grid is exact on torch < 1.3 only (models/deform_im2col_util.py); '
+    'here always, and align_corners_mismatch=True is parity with later torch'
 )
 _CRW = 'ajabri/videowalk@047f3f4, code/test.py and code/utils/test_utils.py'
 _CRW_README = 'ajabri/videowalk@047f3f4, README.md, command line for DAVIS'

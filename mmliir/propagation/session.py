@@ -216,6 +216,7 @@ class PropagationSession:
             prior=settings.prior,
             offsets=offsets,
             value_offsets=value_offsets,
+            align_corners_mismatch=settings.long_range is not None and settings.long_range.align_corners_mismatch,
             max_elements=self._max_elements,
         )
 

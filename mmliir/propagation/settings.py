@@ -34,20 +34,25 @@ class LongRangeSearch:
         coarse_radius: Radius of the wide window in steps of d cells: it reaches d * coarse_radius cells.
         labels_from_last: Read the labels of all such references where the latest of them is searched, while each
             is compared in its own place: a mistake in the released MAST, kept for parity.
+        align_corners_mismatch: Sample such references a little beside the place that was found, at
+            p * w / (w - 1) - 0.5 in place of p along each axis: a mistake of the released MAST on torch 1.3 and
+            later, kept for parity. See `mmliir.ops.window_topk_attend`; needs `border='zero_logit'`.
     """
 
     min_distance: int = 15
     max_dilation: int = 4
     coarse_radius: int = 12
     labels_from_last: bool = False
+    align_corners_mismatch: bool = False
 
     def __post_init__(self) -> None:
         for name, unit in (('min_distance', 'frames'), ('max_dilation', 'cells'), ('coarse_radius', 'steps')):
             value = getattr(self, name)
             if not _is_int(value) or value < 1:
                 raise ValueError(f'{name} must be a whole number of {unit}, 1 or more, got {value!r}')
-        if not isinstance(self.labels_from_last, bool):
-            raise ValueError(f'labels_from_last must be True or False, got {self.labels_from_last!r}')
+        for name in ('labels_from_last', 'align_corners_mismatch'):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f'{name} must be True or False, got {getattr(self, name)!r}')
 
     def dilation(self, distance: int) -> int | None:
         """Cells between neighbours of the wide window for a reference this many frames before; None: one step."""
@@ -155,6 +160,11 @@ class PropagationSettings:
             raise ValueError(
                 'long_range moves the window of a reference and needs one on every reference: give a radius and '
                 'window_on_permanent=True, or long_range=None'
+            )
+        if self.long_range is not None and self.long_range.align_corners_mismatch and self.border != 'zero_logit':
+            raise ValueError(
+                "align_corners_mismatch is the mistake of a program that pads with zeros: give border='zero_logit', "
+                f'got {self.border!r}, or switch it off'
             )
 
     def resolve_temperature(self, channels: int) -> float:

@@ -1,12 +1,14 @@
 """Slow, plain loops for the propagation operator and for a whole video: what the fast code is tested against.
 
 NumPy in float64, one cell at a time, written from the definitions and sharing no code with `ops` or
-`propagation`.
+`propagation`. PyTorch serves for the one definition that names a function of it, `grid_sample`.
 """
 
 import math
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 
 def attend_loop(
@@ -24,6 +26,7 @@ def attend_loop(
     prior=None,
     offsets=None,
     value_offsets=None,
+    align_corners_mismatch=False,
 ):
     """`mmliir.ops.window_topk_attend`, one query cell at a time.
 
@@ -31,8 +34,8 @@ def attend_loop(
         query: (C, h, w) array.
         keys: (R, C, h, w) array.
         values: (R, K, h, w) array.
-        radius, shape, temperature, topk, topk_scope, normalise, border, prior, offsets, value_offsets: As in the
-            operator.
+        radius, shape, temperature, topk, topk_scope, normalise, border, prior, offsets, value_offsets,
+            align_corners_mismatch: As in the operator.
 
     Returns:
         (K, h, w) float64.
@@ -45,12 +48,13 @@ def attend_loop(
             attend_loop(
                 query, keys[r : r + 1], values[r : r + 1], [radius[r]], shape=shape, temperature=temperature,
                 topk=topk, normalise=normalise, border=border, prior=prior, offsets=offsets[r : r + 1],
-                value_offsets=value_offsets[r : r + 1],
+                value_offsets=value_offsets[r : r + 1], align_corners_mismatch=align_corners_mismatch,
             )
             for r in range(len(radius))
         ]  # fmt: skip
         return np.mean(parts, axis=0)
     height, width = query.shape[1:]
+    sample = _sample_mismatched if align_corners_mismatch else _sample
     out = np.zeros((values.shape[1], height, width))
     for y in range(height):
         for x in range(width):
@@ -60,12 +64,14 @@ def attend_loop(
             ]
             out[:, y, x] = _attend_cell(
                 query[:, y, x], keys, values, radius, y, x, shape, temperature, topk, normalise, border, prior,
-                centres,
+                centres, sample,
             )  # fmt: skip
     return out
 
 
-def _attend_cell(query, keys, values, radius, y, x, shape, temperature, topk, normalise, border, prior, centres):
+def _attend_cell(
+    query, keys, values, radius, y, x, shape, temperature, topk, normalise, border, prior, centres, sample
+):
     height, width = keys.shape[2:]
     entries = []  # (reference, window position, logit, value)
     no_value = np.zeros(values.shape[1])
@@ -86,8 +92,8 @@ def _attend_cell(query, keys, values, radius, y, x, shape, temperature, topk, no
                 outside = not (-0.5 <= ry + key_y <= height - 0.5 and -0.5 <= rx + key_x <= width - 0.5)
                 if border == 'mask' and outside:
                     continue
-                key = _sample(keys[r], ry + key_y, rx + key_x, border)
-                value = _sample(values[r], ry + value_y, rx + value_x, border)
+                key = sample(keys[r], ry + key_y, rx + key_x, border)
+                value = sample(values[r], ry + value_y, rx + value_x, border)
                 entries.append((r, position, query @ key / temperature, value))
             continue
         for ry, rx, position in cells:
@@ -117,6 +123,16 @@ def _sample(maps, y, x, border):
         for cx in range(max(0, math.floor(x)), min(maps.shape[2], math.floor(x) + 2)):
             sample += max(0.0, 1 - abs(y - cy)) * max(0.0, 1 - abs(x - cx)) * maps[:, cy, cx]
     return sample
+
+
+def _sample_mismatched(maps, y, x, border):
+    """(C,) what PyTorch reads from (C, h, w) at a place that was normalised for the other `align_corners`; an axis of
+    one cell is normalised for the right one."""
+    assert border == 'zero_logit', border
+    xy = [2 * p / (n - 1) - 1 if n > 1 else 2 * p for p, n in ((x, maps.shape[2]), (y, maps.shape[1]))]
+    grid = torch.tensor(xy, dtype=torch.float64).view(1, 1, 1, 2)
+    read = F.grid_sample(torch.as_tensor(maps)[None], grid, 'bilinear', 'zeros', align_corners=False)
+    return read[0, :, 0, 0].numpy()
 
 
 def coarse_loop(query, key, radius, dilation, temperature, border):
@@ -279,6 +295,7 @@ def propagate_loop(features, label_map, settings, stride):
             prior=settings.prior,
             offsets=offsets,
             value_offsets=value_offsets,
+            align_corners_mismatch=search is not None and search.align_corners_mismatch,
         )
         pixels = _upsample_loop(field, stride, settings.upsample, label_map.shape)
         if settings.min_max:

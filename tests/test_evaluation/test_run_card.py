@@ -92,6 +92,7 @@ def test_parts_of_the_settings_stand_in_the_card_and_are_compared(tmp_path, card
     write_run_card(tmp_path, dataclasses.replace(card, settings=settings[0]))
     assert read_run_card(tmp_path)['settings']['long_range'] == {
         'min_distance': 15, 'max_dilation': 4, 'coarse_radius': 12, 'labels_from_last': False,
+        'align_corners_mismatch': False,
     }  # fmt: skip
     assert check_run_card(tmp_path, dataclasses.replace(card, settings=settings[0])) is True
     with pytest.raises(ValueError, match='settings.long_range.labels_from_last: false there, true now'):

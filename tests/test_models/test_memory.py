@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from largest_tensor import LargestTensor
 from torch import nn
 
 from mmliir.models.memory import FeatureBank, MomentumEncoder
@@ -184,6 +185,13 @@ def randomised(seed, *shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def cells_of_each_query(generator, num_frames, points, locations):
+    """The draws of 'query': slot n's come from a generator of its own, seeded with one number of the step's plus n."""
+    seed = int(torch.randint(0, 2**62, (1,), generator=generator))
+    own = [torch.Generator().manual_seed(seed + slot) for slot in range(num_frames)]
+    return torch.stack([torch.randint(0, locations, (points, locations), generator=each) for each in own])
+
+
 @pytest.mark.parametrize('sample', ['step', 'query', 'enqueue', 'window'])
 @pytest.mark.parametrize('border', ['mask', 'zero_logit'])
 def test_negatives_of_every_sampling_equal_the_loops(sample, border):
@@ -197,13 +205,75 @@ def test_negatives_of_every_sampling_equal_the_loops(sample, border):
         expected = reference.located_negatives_logsumexp(query, maps, allowed, 0.7, radius=1, border=border)
     else:  # the draws again, from a generator in the state that the bank's was in
         generator = torch.Generator().manual_seed(3 if sample == 'enqueue' else 4)
-        shape = (3, 2, 8) if sample == 'query' else (3, 2)
-        kind = torch.int32 if sample == 'query' else torch.int64
-        cells = torch.randint(0, 8, shape, generator=generator, dtype=kind)
-        if sample != 'query':
-            cells = cells[:, :, None].expand(3, 2, 8)
+        if sample == 'query':
+            cells = cells_of_each_query(generator, 3, 2, 8)
+        else:
+            cells = torch.randint(0, 8, (3, 2), generator=generator)[:, :, None].expand(3, 2, 8)
         expected = reference.located_negatives_logsumexp(query, maps, allowed, 0.7, cells=cells)
     np.testing.assert_allclose(ours.numpy(), expected, rtol=0, atol=1e-10)
+
+
+def bank_for_each_query(num_frames, points, channels=2, side=4):
+    a_bank = FeatureBank(num_frames, points, 'query', dtype=torch.float64)
+    maps = randomised(2, num_frames, channels, side, side)
+    a_bank.enqueue(maps, torch.arange(num_frames), torch.Generator())
+    return a_bank, maps
+
+
+@pytest.mark.parametrize('elements', [1, 3 * 2 * 3 * 16, 10**6])  # chunks of one frame, of three, of all ten
+def test_draws_for_each_query_do_not_depend_on_the_chunks(elements, monkeypatch):
+    a_bank, maps = bank_for_each_query(10, points=3)
+    query, ids = randomised(1, 2, 2, 4, 4).requires_grad_(), torch.tensor([4, 99])
+    monkeypatch.setattr('mmliir.ops.affinity.CPU_ELEMENTS', elements)
+    ours = a_bank.logsumexp(query, ids, 0.7, torch.Generator().manual_seed(4))
+    cells = cells_of_each_query(torch.Generator().manual_seed(4), 10, 3, 16)
+    allowed = torch.arange(10)[None] != ids[:, None]
+    expected = reference.located_negatives_logsumexp(query.detach(), maps, allowed, 0.7, cells=cells)
+    np.testing.assert_allclose(ours.detach().numpy(), expected, rtol=0, atol=1e-10)
+    # The backward pass sees the same draws: the gradient is that of a soft-max over all entries at once.
+    entries = torch.stack([frame.flatten(1)[:, own] for frame, own in zip(maps, cells, strict=True)])
+    logits = torch.einsum('bcl,ncpl->bnpl', query.flatten(2), entries) / 0.7
+    logits = logits.masked_fill(~allowed[:, :, None, None], -torch.inf)
+    expected = torch.autograd.grad(logits.logsumexp(dim=(1, 2)).square().sum(), query)[0]
+    gradient = torch.autograd.grad(ours.square().sum(), query)[0]
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-10)
+
+
+def test_draws_for_each_query_are_those_of_every_rank():
+    """Ranks hold other samples of the batch; their generators are in one state and stay so."""
+    a_bank, _ = bank_for_each_query(6, points=3)
+    query, ids = randomised(1, 3, 2, 4, 4), torch.tensor([1, 9, 2])
+    generators = [torch.Generator().manual_seed(4) for _ in range(4)]
+    whole = a_bank.logsumexp(query, ids, 0.7, generators[0])
+    for n in range(3):
+        alone = a_bank.logsumexp(query[n : n + 1], ids[n : n + 1], 0.7, generators[n + 1])
+        torch.testing.assert_close(alone[0], whole[n], rtol=0, atol=1e-12)
+        assert torch.equal(generators[n + 1].get_state(), generators[0].get_state())
+
+
+def test_draws_for_each_query_are_new_at_every_step_and_reach_every_cell_evenly():
+    """Constant cells, as many as locations: what a query sees of a frame tells which cells were drawn."""
+    a_bank = FeatureBank(4, 1, 'query', dtype=torch.float64)
+    a_bank.enqueue(frames([1, 2, 3, 4], channels=1).double(), torch.tensor([1, 2, 3, 4]), torch.Generator())
+    generator, seen = torch.Generator().manual_seed(0), []
+    for _ in range(500):
+        only_first = torch.tensor([1])
+        a_bank.video_ids[:] = torch.tensor([2, 1, 1, 1])  # the first frame alone takes part
+        seen.append(a_bank.logsumexp(torch.ones(1, 1, 2, 2).double(), only_first, 1.0, generator))
+    cells = ((torch.stack(seen).flatten() - 1) * 100).round()
+    counts = torch.bincount(cells.long(), minlength=4)
+    assert counts.sum() == 2000 and len(counts) == 4
+    assert ((counts - 500).abs() < 5 * (2000 * 0.25 * 0.75) ** 0.5).all()
+
+
+def test_draws_for_each_query_of_a_large_bank_never_exist_at_once(monkeypatch):
+    monkeypatch.setattr('mmliir.ops.affinity.CPU_ELEMENTS', 2000)
+    a_bank, maps = bank_for_each_query(300, points=8, channels=1, side=8)
+    query = randomised(1, 1, 1, 8, 8).requires_grad_()
+    with LargestTensor() as recorded:
+        value = a_bank.logsumexp(query, torch.tensor([5]), 0.7, torch.Generator())
+        torch.autograd.grad(value.sum(), query)
+    assert 2000 < maps.numel() == recorded.elements < 300 * 8 * 64 // 4
 
 
 @pytest.mark.parametrize('sample', ['step', 'window'])

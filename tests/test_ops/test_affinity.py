@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from largest_tensor import LargestTensor
 
 from mmliir.ops import (
     drawn_negatives_logsumexp,
@@ -235,21 +234,6 @@ def test_negatives_in_half_precision_are_close_to_float32(dtype, tolerance):
     torch.testing.assert_close(half.float(), single, rtol=tolerance, atol=tolerance)
 
 
-class LargestTensor(TorchDispatchMode):
-    """Records the elements of the largest tensor that any operation returns."""
-
-    def __init__(self):
-        super().__init__()
-        self.elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                self.elements = max(self.elements, leaf.numel())
-        return result
-
-
 def test_neither_pass_ever_holds_all_similarities():
     batch, channels, side, entries, limit = 2, 4, 8, 3000, 6000
     query = randn(batch, channels, side, side, seed=1).requires_grad_()
@@ -280,13 +264,18 @@ def test_neither_pass_ever_holds_all_similarities():
 # --- negatives of a location's own: drawn for it, or in the window around it ---
 
 
+def rows(cells):
+    """(N, p, h * w) -> the draws of the maps start..stop."""
+    return lambda start, stop: cells[start:stop]
+
+
 def located(kind, query, maps, allowed, **settings):
     """(value of ours, value of the loops) for 'drawn' cells, or windows under a border rule."""
     if kind == 'drawn':
         locations = query.shape[2] * query.shape[3]
         generator = torch.Generator().manual_seed(4)
         cells = torch.randint(0, locations, (len(maps), 3, locations), generator=generator)
-        ours = drawn_negatives_logsumexp(query, maps, cells, allowed, 0.7, **settings)
+        ours = drawn_negatives_logsumexp(query, maps, rows(cells), 3, allowed, 0.7, **settings)
         return ours, lambda: reference.located_negatives_logsumexp(query.detach(), maps, allowed, 0.7, cells=cells)
     ours = window_negatives_logsumexp(query, maps, allowed, 1, 0.7, kind, **settings)
     return ours, lambda: reference.located_negatives_logsumexp(
@@ -330,11 +319,27 @@ def test_drawing_every_cell_for_every_location_is_the_shared_bank():
     cells = torch.arange(6)[None, :, None].expand(4, 6, 6)
     shared = maps.flatten(2).transpose(1, 2).reshape(-1, 3)
     torch.testing.assert_close(
-        drawn_negatives_logsumexp(query, maps, cells, allowed, 0.7),
+        drawn_negatives_logsumexp(query, maps, rows(cells), 6, allowed, 0.7),
         negatives_logsumexp(query, shared, allowed.repeat_interleave(6, dim=1), 0.7),
         rtol=0,
         atol=1e-12,
     )
+
+
+@pytest.mark.parametrize('max_elements, frames', [(1, 1), (1000, 2), (8 * 3 * 64 * 2, 8), (None, 20)])
+def test_draws_are_asked_for_chunk_by_chunk_and_again_in_the_backward_pass(max_elements, frames):
+    query, maps = randn(2, 2, 8, 8, seed=1).requires_grad_(), randn(20, 2, 8, 8, seed=2)
+    asked = []
+
+    def draw(start, stop):
+        asked.append((start, stop))
+        return torch.zeros(stop - start, 3, 64, dtype=torch.long)
+
+    value = drawn_negatives_logsumexp(query, maps, draw, 3, some_allowed(2, 20), max_elements=max_elements)
+    chunks = [(start, min(start + frames, 20)) for start in range(0, 20, frames)]
+    assert asked == chunks
+    torch.autograd.grad(value.sum(), query)
+    assert asked == chunks * 2
 
 
 def test_window_negatives_are_the_windows_of_the_intra_video_affinity():
@@ -357,8 +362,8 @@ def test_located_negatives_never_hold_all_similarities(kind):
     with LargestTensor() as recorded:
         value, _ = located(kind, query, maps, some_allowed(2, 200), max_elements=6000)
         torch.autograd.grad(value.sum(), query)
-    largest_input = max(maps.numel(), 200 * 3 * 64)
-    assert 0 < recorded.elements <= max(largest_input, 2 * 6000) < all_similarities
+    cells = 200 * 3 * 64 if kind == 'drawn' else 0  # the test's own; a bank draws them chunk by chunk
+    assert 0 < recorded.elements <= max(maps.numel(), cells, 2 * 6000) < all_similarities
 
 
 @pytest.mark.parametrize(
@@ -369,8 +374,12 @@ def test_located_negatives_never_hold_all_similarities(kind):
         (lambda q, m, a: window_negatives_logsumexp(q, m, a, 1, border='replicate'), "border must be 'mask'"),
         (lambda q, m, a: window_negatives_logsumexp(q, m, a, 1, temperature=0.0), 'temperature'),
         (
-            lambda q, m, a: drawn_negatives_logsumexp(q, m, torch.zeros(5, 2, 9, dtype=torch.long), a),
-            r'cells must be \(N, p, 16\) for 5 maps, got \(5, 2, 9\)',
+            lambda q, m, a: drawn_negatives_logsumexp(q, m, rows(torch.zeros(5, 2, 9, dtype=torch.long)), 2, a),
+            r'draw\(0, 5\) must give .* \(5, 2, 16\), got \(5, 2, 9\)',
+        ),
+        (
+            lambda q, m, a: drawn_negatives_logsumexp(q, m, rows(torch.zeros(5, 1, 16, dtype=torch.long)), 2, a),
+            r'draw\(0, 5\) must give .* \(5, 2, 16\), got \(5, 1, 16\)',
         ),
     ],
 )

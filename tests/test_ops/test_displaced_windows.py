@@ -55,7 +55,9 @@ def _random_settings(seed):
     value_offsets = None
     if draw.random() < 0.3:
         value_offsets = [None if own is None else _offsets(*size, reach, seed + 99) for own in offsets]
+    mismatch = border == 'zero_logit' and draw.random() < 0.5
     settings = {
+        'align_corners_mismatch': mismatch,
         'shape': draw.choice(['square', 'square', 'circle']),
         'temperature': draw.choice([1.0, 0.3, 2.5]),
         'topk': draw.choice([None, 1, 3, 7, 1000]) if prior is None else draw.choice([None, None, 1000]),
@@ -72,7 +74,7 @@ def _random_settings(seed):
     return inputs, radius, settings
 
 
-@pytest.mark.parametrize('seed', range(100))
+@pytest.mark.parametrize('seed', range(130))
 def test_equals_the_loop_over_cells(seed):
     inputs, radius, settings = _random_settings(seed)
     fast = window_topk_attend(*inputs, radius, **settings)
@@ -88,6 +90,7 @@ VARIANTS = [
     {'prior': MixturePrior(2, 'moments', keep_mass=True), 'border': 'zero_logit'},
     {'prior': MixturePrior(2, 'fixed', 0.1)},
 ]
+MISMATCHED = {'border': 'zero_logit', 'align_corners_mismatch': True}
 
 
 @pytest.mark.parametrize('settings', VARIANTS)
@@ -151,7 +154,61 @@ def test_labels_are_read_at_their_own_offset(border):
     assert not torch.allclose(read(two), read(one, two))
 
 
-@pytest.mark.parametrize('settings', VARIANTS)
+def _attend_by_grid_sample(query, keys, values, radius, offsets):
+    """The released MAST's second step as it stands: whole windows by one `grid_sample` each, then one soft-max."""
+    height, width = query.shape[1:]
+    x, y = torch.meshgrid(torch.arange(width).double(), torch.arange(height).double(), indexing='xy')
+    logits, read = [], []
+    for key, value, (dx, dy) in zip(keys, values, offsets, strict=True):
+        for vy in range(-radius, radius + 1):
+            for vx in range(-radius, radius + 1):
+                grid = torch.stack([(x + dx + vx) / (width - 1) * 2 - 1, (y + dy + vy) / (height - 1) * 2 - 1], dim=-1)
+                both = F.grid_sample(torch.cat([key, value])[None], grid[None], align_corners=False)[0]
+                logits.append((query * both[: len(key)]).sum(dim=0))
+                read.append(both[len(key) :])
+    return (torch.stack(logits).softmax(dim=0)[:, None] * torch.stack(read)).sum(dim=0)
+
+
+@pytest.mark.parametrize('size', [(2, 2), (2, 9), (6, 7), (17, 23)])
+@pytest.mark.parametrize('radius', [0, 1, 5])
+@pytest.mark.parametrize('reach', [0.0, 3.0, 30.0])
+def test_the_mismatch_is_that_of_grid_sample(size, radius, reach):
+    inputs = _inputs(*size)
+    offsets = [_offsets(*size, reach, seed) for seed in (0, 1)]
+    settings = {'border': 'zero_logit', 'offsets': offsets}
+    fast = window_topk_attend(*inputs, [radius] * 2, **settings, align_corners_mismatch=True)
+    slow = _attend_by_grid_sample(*inputs, radius, offsets)
+    torch.testing.assert_close(fast, slow, rtol=1e-10, atol=1e-10)
+    if reach < 30:
+        assert not torch.allclose(fast, window_topk_attend(*inputs, [radius] * 2, **settings), atol=1e-3)
+
+
+def test_the_mismatch_reads_a_linear_feature_where_its_formula_says():
+    """One cell in the window, values = coordinates: p * w / (w - 1) - 0.5, where that lies in the frame."""
+    x, y = torch.meshgrid(torch.arange(12.0).double(), torch.arange(9.0).double(), indexing='xy')
+    offsets = _offsets(9, 12, 4.0, seed=3, inside=True)
+    query, keys, _ = _inputs(9, 12, references=1)
+    read = window_topk_attend(query, keys, torch.stack([x, y])[None], [0], **MISMATCHED, offsets=[offsets])
+    expected = torch.stack([(x + offsets[0]) * 12 / 11, (y + offsets[1]) * 9 / 8]) - 0.5
+    inside = ((expected >= 0) & (expected <= torch.tensor([11.0, 8.0])[:, None, None])).all(dim=0)
+    assert inside.double().mean() > 0.5
+    torch.testing.assert_close(read[:, inside], expected[:, inside], rtol=0, atol=1e-12)
+
+
+def test_an_axis_of_one_cell_has_no_mismatch():
+    inputs = _inputs(1, 1)
+    settings = {'border': 'zero_logit', 'offsets': [_offsets(1, 1, 0.8, seed) for seed in (0, 1)]}
+    plain = window_topk_attend(*inputs, [2, 2], **settings)
+    torch.testing.assert_close(window_topk_attend(*inputs, [2, 2], **settings, align_corners_mismatch=True), plain)
+
+
+def test_the_mismatch_leaves_references_in_place_alone():
+    inputs = _inputs(6, 7)
+    plain = window_topk_attend(*inputs, [2, None], border='zero_logit')
+    assert torch.equal(window_topk_attend(*inputs, [2, None], **MISMATCHED, offsets=[None, None]), plain)
+
+
+@pytest.mark.parametrize('settings', [*VARIANTS, MISMATCHED, {**MISMATCHED, 'topk': 4}])
 @pytest.mark.parametrize('max_elements', [1, 100, 5000, 200000, 10**8])
 def test_the_chunk_size_changes_nothing(settings, max_elements):
     inputs = _inputs(13, 19)
@@ -161,25 +218,27 @@ def test_the_chunk_size_changes_nothing(settings, max_elements):
     torch.testing.assert_close(chunked, whole, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize('settings', [{}, MISMATCHED])
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_float32(dtype):
+def test_half_precision_is_computed_in_float32(dtype, settings):
     inputs = [x.to(dtype) for x in _inputs(9, 9, dtype=torch.float32)]
     offsets = [_offsets(9, 9, 6.0, seed, inside=True).float() for seed in (0, 1)]
-    out = window_topk_attend(*inputs, [2, 2], offsets=offsets)
+    out = window_topk_attend(*inputs, [2, 2], **settings, offsets=offsets)
     assert out.dtype == torch.float32
-    slow = attend_loop(*[x.double() for x in inputs], [2, 2], offsets=[x.double() for x in offsets])
+    slow = attend_loop(*[x.double() for x in inputs], [2, 2], **settings, offsets=[x.double() for x in offsets])
     np.testing.assert_allclose(out, slow, rtol=2e-4, atol=2e-5)
 
 
-def test_threads_change_nothing():
+@pytest.mark.parametrize('settings', [{}, MISMATCHED])
+def test_threads_change_nothing(settings):
     inputs = _inputs(30, 30, dtype=torch.float32)
     offsets = [None, _offsets(30, 30, 9.0, seed=1, inside=True)]
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        alone = window_topk_attend(*inputs, [3, 3], offsets=offsets, max_elements=30000)
+        alone = window_topk_attend(*inputs, [3, 3], **settings, offsets=offsets, max_elements=30000)
         torch.set_num_threads(3)
-        together = window_topk_attend(*inputs, [3, 3], offsets=offsets, max_elements=30000)
+        together = window_topk_attend(*inputs, [3, 3], **settings, offsets=offsets, max_elements=30000)
     finally:
         torch.set_num_threads(before)
     torch.testing.assert_close(together, alone)
@@ -207,6 +266,8 @@ def test_coarse_to_fine_finds_what_the_plain_window_cannot_reach():
         ({'offsets': [None, torch.full((2, 4, 4), 4.0)]}, 'must lie in the frame'),
         ({'offsets': [None, torch.zeros(2, 4, 4)], 'radius': [1, None]}, 'give a radius'),
         ({'value_offsets': [None, torch.zeros(2, 4, 4)]}, 'give offsets too'),
+        (MISMATCHED, "give offsets and border='zero_logit'"),
+        ({**MISMATCHED, 'offsets': [None, torch.zeros(2, 4, 4)], 'border': 'mask'}, "got border='mask'"),
         ({'offsets': [None, torch.zeros(2, 4, 4)], 'value_offsets': [None, None]}, 'the same references'),
     ],
 )

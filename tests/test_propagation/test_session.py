@@ -69,6 +69,8 @@ def test_the_session_equals_a_loop_over_the_whole_video(name, late):
         {'fg_gain': 1.3, 'temperature': 'sqrt_channels', 'border': 'zero_logit'},
         {'long_range': None},
         {'long_range': LongRangeSearch(1, 2, 1, labels_from_last=True), 'carry': 'soft'},
+        {'long_range': LongRangeSearch(1, 2, 1, align_corners_mismatch=True), 'carry': 'soft'},
+        {'long_range': LongRangeSearch(1, 3, 2, True, True), 'permanent': (0, 1), 'topk': 6, 'carry': 'soft'},
         {'long_range': LongRangeSearch(1, 3, 2), 'border': 'mask', 'topk': 3, 'carry': 'soft'},
         {'long_range': LongRangeSearch(1, 3, 2), 'topk_scope': 'per_reference', 'permanent': (0, 1), 'carry': 'soft'},
         {'long_range': LongRangeSearch(2, 4, 2), 'fill_with_first': True, 'gaps': (1, 2, 3)},
@@ -168,6 +170,25 @@ def test_labels_from_last_changes_results_only_where_two_references_are_far():
         fields.append([session._kept[n].labels for n in session.kept_frames])
         assert session.kept_frames == (0, 3, 11)
     assert torch.equal(fields[0][1], fields[1][1]) and not torch.allclose(fields[0][2], fields[1][2])
+
+
+def test_align_corners_mismatch_changes_far_references_alone():
+    features, label_map = _features(6, 6, 7).double() * 2, _labels(6, 7)
+    settings = replace(
+        PRESETS['mast'].settings, permanent=(0,), gaps=(1,), radius=1, carry='soft', temperature=2.0,
+        long_range=LongRangeSearch(4, 2, 3),
+    )  # fmt: skip
+    parity = replace(settings, long_range=replace(settings.long_range, align_corners_mismatch=True))
+    fields = []
+    for one in (settings, parity):
+        session = PropagationSession(one, 1, (6, 7))
+        fields.append([])
+        for t, feature in enumerate(features):
+            session.step(feature, label_map if t == 0 else None)
+            fields[-1].append(session._kept[t].labels)
+    # Frame 0 is searched in two steps from frame 5 on.
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(fields[0][:5], fields[1][:5], strict=True))
+    assert not torch.allclose(fields[0][5], fields[1][5], atol=1e-3)
 
 
 @pytest.mark.parametrize('shift', [(0, 1), (2, 0), (-1, 2)])

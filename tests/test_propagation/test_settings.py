@@ -42,6 +42,7 @@ from mmliir.propagation import (
         ({'long_range': True}, 'LongRangeSearch or None'),
         ({'long_range': LongRangeSearch(), 'radius': None}, 'needs one on every reference'),
         ({'long_range': LongRangeSearch(), 'window_on_permanent': False}, 'needs one on every reference'),
+        ({'long_range': LongRangeSearch(align_corners_mismatch=True), 'border': 'mask'}, "give border='zero_logit'"),
     ],
 )
 def test_a_wrong_value_is_named(change, message):
@@ -56,6 +57,7 @@ def test_a_wrong_value_is_named(change, message):
         ({'max_dilation': 1.5}, 'max_dilation must be a whole number of cells'),
         ({'coarse_radius': -1}, 'coarse_radius must be a whole number of steps'),
         ({'labels_from_last': 1}, 'labels_from_last must be True or False'),
+        ({'align_corners_mismatch': None}, 'align_corners_mismatch must be True or False'),
     ],
 )
 def test_a_wrong_value_of_the_two_step_search_is_named(change, message):
@@ -120,7 +122,7 @@ def test_the_values_of_the_published_protocols():
     assert paper.prior.estimator == 'moments' and paper.prior.threshold is None and paper.fg_gain == 1.0
     assert (compat.radius, compat.temperature, compat.fg_gain) == (14, 1.0, 1.05)
     assert compat.prior == MixturePrior(2, 'fixed', 0.1)
-    assert paper.long_range == PRESETS['mast'].settings.long_range == LongRangeSearch(15, 4, 12, False)
+    assert paper.long_range == PRESETS['mast'].settings.long_range == LongRangeSearch(15, 4, 12, False, False)
     assert compat.long_range is None
     crw, dino, vfs = (PRESETS[name].settings for name in ('crw', 'dino', 'vfs'))
     assert (crw.topk, crw.temperature, crw.shape, len(crw.gaps)) == (10, 0.05, 'circle', 20)
@@ -199,6 +201,9 @@ def test_parts_are_switched_off_by_none_and_changed_by_a_dict():
     narrow = mast.with_settings({'long_range': LongRangeSearch(coarse_radius=6)})
     again = narrow.with_settings({'long_range.labels_from_last': True}).settings.long_range
     assert again == LongRangeSearch(coarse_radius=6, labels_from_last=True)
+    released = mast.with_settings({'long_range.align_corners_mismatch': True})
+    assert released.settings.long_range == LongRangeSearch(align_corners_mismatch=True)
+    assert 'align_corners_mismatch chosen by the user' in released.sources['long_range']
     assert vfs.with_settings({'long_range': {'min_distance': 9}}).settings.long_range == LongRangeSearch(9)
     with pytest.raises(ValueError, match="long_range has no 'label_from_last'"):
         mast.with_settings({'long_range': {'label_from_last': True}})

@@ -111,11 +111,8 @@ class FeatureBank:
         maps = stored.unflatten(2, query.shape[2:])
         if self.sample == 'window':
             return window_negatives_logsumexp(query, maps, allowed, self.window_radius, temperature, border)
-        locations = query.shape[2] * query.shape[3]
-        drawn = torch.randint(
-            0, locations, (self.filled, self.points_per_frame, locations), generator=generator, dtype=torch.int32
-        )
-        return drawn_negatives_logsumexp(query, maps, drawn.to(query.device), allowed, temperature)
+        draw = _DrawForEachQuery(generator, self.points_per_frame, query.shape[2] * query.shape[3])
+        return drawn_negatives_logsumexp(query, maps, draw, self.points_per_frame, allowed, temperature)
 
     def enqueue(self, features: Tensor, video_ids: Tensor, generator: torch.Generator) -> None:
         """Store a batch of frames, replacing the oldest.
@@ -227,6 +224,26 @@ class FeatureBank:
             return torch.arange(cells, device=maps_NCc.device).expand(frames, cells)
         drawn = torch.randint(0, cells, (frames, self.points_per_frame), generator=generator)
         return drawn.to(maps_NCc.device)
+
+
+class _DrawForEachQuery:
+    """Cells of stored frames, drawn for every query location: `draw(start, stop)` of `drawn_negatives_logsumexp`.
+
+    A frame's cells are a function of one number, drawn here, and of its slot: any two calls agree on them, whatever
+    other frames they ask for, and so do all ranks.
+    """
+
+    def __init__(self, generator: torch.Generator, points: int, locations: int) -> None:
+        self._seed = int(torch.randint(0, 1 << 62, (), generator=generator))
+        self._points, self._locations = points, locations
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        """(stop - start, points, locations) long, on the CPU."""
+        generator = torch.Generator()
+        cells = torch.empty(stop - start, self._points, self._locations, dtype=torch.long)
+        for slot, own in enumerate(cells, start):
+            torch.randint(0, self._locations, own.shape, generator=generator.manual_seed(self._seed + slot), out=own)
+        return cells
 
 
 def _gather_cells(maps_NCc: Tensor, cells_Np: Tensor) -> Tensor:
