@@ -13,6 +13,7 @@ from mmliir.apis.configs import load_config
 from mmliir.apis.convert import convert_checkpoint, write_conversion
 from mmliir.apis.evaluate import build_method
 from mmliir.testing.synthetic import generate_video, write_davis_layout
+from mmliir.utils.checkpoint import read_checkpoint
 from mmliir.utils.key_maps import KEY_MAPS, likely_families
 
 FROZEN = ROOT / 'configs' / 'frozen'
@@ -279,6 +280,39 @@ def test_options_beside_the_weights_are_data_and_nothing_inside_them_runs(tmp_pa
         with pytest.raises(ValueError, match='refused'):
             convert_checkpoint('crw', path)
     assert not (tmp_path / 'ran').exists()
+
+
+def test_options_beside_the_weights_are_read_by_a_conversion_alone(crw, tmp_path):
+    def refused():
+        # who loads the file as it is learns what to do
+        with pytest.raises(ValueError, match='could execute code; refused.*`mmliir convert` it first'):
+            read_checkpoint(crw[1])
+        error = run(
+            *('tools/test.py', FROZEN / 'crw_r18.py', crw[1], '--task', 'davis2016', '--out', tmp_path / 'masks'),
+            *('--data-root', tmp_path / 'davis', '--jobs', 1),
+        ).error()
+        assert '`mmliir convert` it first' in error
+
+    write_davis_layout(tmp_path / 'davis', [generate_video(0, 3, (48, 64), name='v')], year=2016)
+    refused()
+    convert_checkpoint('crw', crw[1])
+    torch.save({'model': {'a': torch.zeros(1)}, 'args': _Payload(tmp_path / 'ran')}, tmp_path / 'evil.pth')
+    with pytest.raises(ValueError, match='refused'):
+        convert_checkpoint('crw', tmp_path / 'evil.pth')
+    assert argparse.Namespace not in torch.serialization.get_safe_globals()
+    refused()
+
+
+def test_what_the_process_itself_allows_stays_allowed(crw):
+    before = list(torch.serialization.get_safe_globals())
+    try:
+        torch.serialization.add_safe_globals([_Payload])
+        allowed = set(torch.serialization.get_safe_globals())
+        convert_checkpoint('crw', crw[1])
+        assert _Payload in allowed and set(torch.serialization.get_safe_globals()) == allowed
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def test_an_installation_without_configs_asks_for_one(crw, tmp_path, monkeypatch):

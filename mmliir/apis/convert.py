@@ -1,5 +1,6 @@
 """Turn checkpoints of other projects into ours: rename, account for every tensor, prove that the result loads."""
 
+import argparse
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from mmliir.utils.key_maps import KEY_MAPS, KeyMap, likely_families, optional_pa
 FROZEN_CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'frozen'
 SUFFIXES = ('.pth', '.safetensors')
 _COUNTER = '.num_batches_tracked'
+# CRW and DINO store the options of their command line beside the weights. A Namespace has no code to run: reading one
+# sets attributes, which in turn can be plain data only.
+_SAFE_TYPES = (argparse.Namespace,)
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def convert_checkpoint(family: str, checkpoint: str | Path, config: str | Path |
     if family not in KEY_MAPS:
         raise ValueError(f'unknown family {family!r}; there are {", ".join(KEY_MAPS)}')
     key_map, path = KEY_MAPS[family], Path(checkpoint)
-    theirs = read_checkpoint(path, entries=key_map.entries)['state_dict']
+    theirs = read_checkpoint(path, entries=key_map.entries, safe_types=_SAFE_TYPES)['state_dict']
     best = None
     for candidate in [Path(config)] if config is not None else _configs(key_map):
         model = build_method(load_config(candidate), UNTRAINED, device='cpu')

@@ -3,10 +3,10 @@
 A checkpoint is data: it is read with `weights_only=True`, and a config inside it is never run.
 """
 
-import argparse
+import contextlib
 import pickle
 import warnings
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,6 @@ from torch import nn
 #: Entry of a checkpoint that names its layout; checkpoints of other programs have none.
 FORMAT_KEY = 'mmliir_format'
 FORMAT = 1
-# CRW and DINO store the options of their command line beside the weights. A Namespace has no code to run: reading one
-# sets attributes, which in turn can be plain data only.
-torch.serialization.add_safe_globals([argparse.Namespace])
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,10 @@ def compare_weights(weights: Mapping[str, object], model: Mapping[str, object]) 
 
 
 def read_checkpoint(
-    path: str | Path, map_location: str | torch.device = 'cpu', entries: Sequence[str] = ('state_dict',)
+    path: str | Path,
+    map_location: str | torch.device = 'cpu',
+    entries: Sequence[str] = ('state_dict',),
+    safe_types: Sequence[type] = (),
 ) -> dict:
     """Read a checkpoint file as plain data.
 
@@ -80,6 +80,8 @@ def read_checkpoint(
         path: A `.pth`/`.pt` file (a state dict, or a dict with an entry that holds one) or a `.safetensors` file.
         map_location: Device of the tensors.
         entries: Names of the entry that holds the weights; the first that is there is taken.
+        safe_types: Classes without code to run that the file may hold besides plain data, for this call only. Ours hold
+            none; `mmliir.apis.convert` needs one.
 
     Returns:
         A dict with at least `state_dict`: names -> tensors.
@@ -96,14 +98,17 @@ def read_checkpoint(
     if path.suffix == '.safetensors':
         return {'state_dict': _read_safetensors(path, map_location)}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _allowing(safe_types):
             warnings.simplefilter('ignore')  # on odd pickles it warns before it fails; our error says it all
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # arbitrary bytes make the reader fail in any way there is
         if isinstance(error, pickle.UnpicklingError) and (_is_zip(path) or 'Unsupported global' in str(error)):
+            advice = 'Ask its author for a plain state dict or a .safetensors file.'
+            if 'Unsupported global: GLOBAL argparse.Namespace' in str(error):
+                advice = 'It holds options of a command line, as the files of CRW and DINO: `mmliir convert` it first.'
             raise ValueError(
                 f'{path} holds pickled Python objects that could execute code; refused. Only tensors, numbers, strings '
-                'and containers are read. Ask its author for a plain state dict or a .safetensors file.'
+                f'and containers are read. {advice}'
             ) from error
         raise ValueError(
             f'{path} ({path.stat().st_size} bytes) cannot be read as a checkpoint; it may be truncated or another kind '
@@ -166,6 +171,21 @@ def _check_recipe(own: dict, saved: dict, path: str | Path) -> None:
         raise ValueError(
             f'{path} was trained with another recipe: {listed}. Use the config that the checkpoint was trained with.'
         )
+
+
+@contextlib.contextmanager
+def _allowing(types: Sequence[type]) -> Iterator[None]:
+    """Let `weights_only` read these classes inside the block: `torch.serialization.safe_globals` of PyTorch 2.5."""
+    if not types:
+        yield
+        return
+    before = list(torch.serialization.get_safe_globals())
+    torch.serialization.add_safe_globals(list(types))
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def _training_only(name: str, prefixes: tuple[str, ...]) -> bool:
