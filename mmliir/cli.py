@@ -244,8 +244,8 @@ def _add_convert(subparsers: argparse._SubParsersAction) -> None:
         'convert',
         help="turn another project's checkpoint into ours",
         description=(
-            "Turn another project's checkpoint into a plain state dict that tools/test.py and `mmliir propagate` load. "
-            'Every tensor is accounted for; nothing in the file is executed.'
+            "Turn another project's checkpoint into weights that tools/test.py and `mmliir propagate` load. "
+            'Every tensor is accounted for, a config of another recipe is refused, nothing in the file is executed.'
         ),
         epilog='example: mmliir convert crw pretrained.pth --out crw.pth',
     )

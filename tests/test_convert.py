@@ -1,11 +1,13 @@
 """Checkpoints of other projects: twins of their networks give the same features here, and every tensor is reported."""
 
 import argparse
+import json
 import pickle
 import re
 
 import pytest
 import torch
+import torch.nn.functional as F
 from checkpoint_twins import TWINS, Twin
 from command_cases import ROOT, contents, run
 
@@ -13,9 +15,11 @@ from mmliir.apis.configs import load_config
 from mmliir.apis.convert import convert_checkpoint, write_conversion
 from mmliir.apis.evaluate import build_method
 from mmliir.testing.synthetic import generate_video, write_davis_layout
+from mmliir.utils.checkpoint import RECIPE_KEY, compare_recipes, load_weights, read_checkpoint
 from mmliir.utils.key_maps import KEY_MAPS, likely_families
 
 FROZEN = ROOT / 'configs' / 'frozen'
+PAPER, COMPAT = (ROOT / 'configs' / f'{name}.py' for name in ('liir_r18_ytvos', 'liir_r18_ytvos_compat'))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # mean and std that each project's evaluation applies to RGB in 0..1
 RGB = {
@@ -119,10 +123,113 @@ def test_a_setting_of_the_config_that_weights_cannot_tell_matters(name, wrong, t
 
 def test_weights_of_liir_pytorch_fit_the_method_that_is_trained_too(tmp_path):
     twin, path = save('liir', tmp_path)
-    conversion = convert_checkpoint('liir', path, ROOT / 'configs' / 'liir_r18_ytvos.py')
-    assert set(conversion.report.loaded.values()) == twin.needed and conversion.report.num_problems == 0
-    assert conversion.report.training_only
-    assert all(name.startswith('inter.') for name in conversion.report.training_only)
+    theirs = twin.checkpoint['state_dict']
+    branch = {name for name in theirs if name.startswith('conv_semantic')}
+    conversion = convert_checkpoint('liir', path, COMPAT)
+    report = conversion.report
+    assert set(report.loaded.values()) == twin.needed | branch and report.num_problems == 0
+    assert len(branch) == 4 and set(report.ignored) == twin.ignored - branch
+    assert report.training_only == ()
+
+    model = build_method(load_config(COMPAT), write_conversion(conversion, tmp_path / 'ours.pth'), device='cpu')
+    images = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        features = model.encoder.backbone_features(images)
+        torch.testing.assert_close(model.encoder(images), twin.feature(images), rtol=0, atol=1e-4)
+        for ours, name in (
+            (model.inter.projection, 'conv_semantic'),
+            (model.inter.momentum_encoder.encoder, 'conv_semantic_k'),
+        ):
+            weight, bias = theirs[f'{name}.weight'], theirs[f'{name}.bias']
+            expected = F.conv2d(features, weight, bias, stride=2, padding=1)
+            torch.testing.assert_close(ours(features), expected, rtol=0, atol=1e-4)
+    assert not torch.equal(theirs['conv_semantic.weight'], theirs['conv_semantic_k.weight'])
+
+
+@pytest.mark.parametrize(
+    'config, changes', [(FROZEN / 'liir_pytorch_r18.py', {}), (PAPER, {}), (COMPAT, {'model.inter': None})]
+)
+def test_the_branch_of_liir_pytorch_is_left_with_a_reason_where_the_model_has_none(
+    config, changes, tmp_path, monkeypatch
+):
+    monkeypatch.setattr('mmliir.apis.convert.load_config', lambda path: load_config(path, changes))
+    twin, path = save('liir', tmp_path)
+    report = convert_checkpoint('liir', path, config).report
+    assert set(report.loaded.values()) == twin.needed and set(report.ignored) == twin.ignored
+    branch = [reason for name, reason in report.ignored.items() if name.startswith('conv_semantic')]
+    assert len(branch) == 4 and all('which the config has not' in reason for reason in branch)
+    assert all(name.startswith('inter.momentum_encoder.') for name in report.training_only)
+
+
+# -- recipes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('family', ['liir', 'mast'])
+def test_a_config_of_another_temperature_is_refused_though_every_tensor_fits(family, tmp_path):
+    _, path = save(family, tmp_path)
+    config = {'liir': PAPER, 'mast': ROOT / 'configs' / 'mast_r18_ytvos.py'}[family]
+    done = run('mmliir', 'convert', family, path, '--config', config, '--out', tmp_path / 'ours.pth')
+    error = done.error()
+    assert 'temperature 1.0, this config 8.0' in error and f'configs/frozen/{family}_pytorch_r18.py' in error
+    assert ('configs/liir_r18_ytvos_compat.py' in error) == (family == 'liir')
+    assert 'of another recipe: 1\n  temperature 1.0, this config 8.0' in done.out
+    assert 'missing: 0' in done.out and 'unexpected: 0' in done.out
+    assert contents(tmp_path).keys() == {'theirs.pth'}
+
+
+def test_a_config_of_other_colours_is_refused(crw, tmp_path):
+    config = tmp_path / 'lab.py'
+    config.write_text(
+        f"_base_ = ['{FROZEN / 'crw_r18.py'}']\n"
+        "model = dict(data_preprocessor=dict(_delete_=True, type='VideoPreprocessor', color_space='lab'))\n"
+    )
+    conversion = convert_checkpoint('crw', crw[1], config)
+    assert conversion.report.other_recipe.keys() == {'color_space', 'mean', 'std'}
+    with pytest.raises(ValueError, match="color_space 'rgb', this config 'lab'.*Use configs/frozen/crw_r18.py"):
+        write_conversion(conversion, tmp_path / 'ours.pth')
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_converted_weights_carry_their_recipe_and_another_model_refuses_them(suffix, tmp_path):
+    _, path = save('liir', tmp_path)
+    out = write_conversion(convert_checkpoint('liir', path), tmp_path / f'ours{suffix}')
+    converted = read_checkpoint(out)
+    assert converted['recipe'] == {
+        'color_space': 'lab',
+        'mean': [50.0, 0.0, 0.0],
+        'std': [50.0, 127.0, 127.0],
+        'temperature': 1.0,
+        'normalize': False,
+    }
+    with pytest.raises(ValueError, match='another recipe: temperature 1.0, this config 8.0'):
+        build_method(load_config(PAPER), out, device='cpu')
+    same = {'model.reconstruction_head.temperature': 1.0}
+    for config in (load_config(PAPER, same), load_config(COMPAT)):
+        build_method(config, out, device='cpu')
+    with pytest.raises(ValueError, match='another recipe: normalize False, this config True'):
+        build_method(load_config(PAPER, {**same, 'model.reconstruction_head.normalize': True}), out, device='cpu')
+
+
+@pytest.mark.parametrize('content', ['no json', '[1]'])
+def test_a_recipe_that_is_none_is_refused(content, tmp_path):
+    from safetensors.torch import save_file
+
+    model = torch.nn.Linear(1, 1)
+    save_file(model.state_dict(), tmp_path / 'odd.safetensors', {RECIPE_KEY: content})
+    with pytest.raises(ValueError, match='odd.safetensors.*(is no JSON|a recipe that is a list)'):
+        load_weights(model, read_checkpoint(tmp_path / 'odd.safetensors'), 'odd.safetensors')
+
+
+@pytest.mark.parametrize('family', KEY_MAPS)
+def test_every_config_of_a_family_has_its_recipe(family):
+    key_map = KEY_MAPS[family]
+    assert json.loads(json.dumps(key_map.recipe)) == key_map.recipe  # else a .safetensors file would change it
+    configs = [FROZEN / f'{name}.py' for name in key_map.configs]
+    if key_map.training_config is not None:
+        configs.append(ROOT / 'configs' / f'{key_map.training_config}.py')
+    for config in configs:
+        own = build_method(load_config(config), 'untrained', device='cpu').recipe
+        assert compare_recipes(key_map.recipe, own) == {} and own['color_space'] == key_map.recipe['color_space']
 
 
 # -- the command --------------------------------------------------------------------------------------------
@@ -167,8 +274,9 @@ def test_the_script_does_what_the_command_does(crw, tmp_path):
         done = run(program, *command, 'crw', crw[1], '--out', tmp_path / out)
         assert done.code == 0, done.err
         written.append(torch.load(tmp_path / out, weights_only=True))
-    assert list(written[0]) == list(written[1])
-    assert all(torch.equal(written[0][name], written[1][name]) for name in written[0])
+    assert written[0]['recipe'] == written[1]['recipe']
+    ours, theirs = (each['state_dict'] for each in written)
+    assert list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_a_dry_run_writes_nothing(crw, tmp_path):
@@ -279,6 +387,39 @@ def test_options_beside_the_weights_are_data_and_nothing_inside_them_runs(tmp_pa
         with pytest.raises(ValueError, match='refused'):
             convert_checkpoint('crw', path)
     assert not (tmp_path / 'ran').exists()
+
+
+def test_options_beside_the_weights_are_read_by_a_conversion_alone(crw, tmp_path):
+    def refused():
+        # who loads the file as it is learns what to do
+        with pytest.raises(ValueError, match='could execute code; refused.*`mmliir convert` it first'):
+            read_checkpoint(crw[1])
+        error = run(
+            *('tools/test.py', FROZEN / 'crw_r18.py', crw[1], '--task', 'davis2016', '--out', tmp_path / 'masks'),
+            *('--data-root', tmp_path / 'davis', '--jobs', 1),
+        ).error()
+        assert '`mmliir convert` it first' in error
+
+    write_davis_layout(tmp_path / 'davis', [generate_video(0, 3, (48, 64), name='v')], year=2016)
+    refused()
+    convert_checkpoint('crw', crw[1])
+    torch.save({'model': {'a': torch.zeros(1)}, 'args': _Payload(tmp_path / 'ran')}, tmp_path / 'evil.pth')
+    with pytest.raises(ValueError, match='refused'):
+        convert_checkpoint('crw', tmp_path / 'evil.pth')
+    assert argparse.Namespace not in torch.serialization.get_safe_globals()
+    refused()
+
+
+def test_what_the_process_itself_allows_stays_allowed(crw):
+    before = list(torch.serialization.get_safe_globals())
+    try:
+        torch.serialization.add_safe_globals([_Payload])
+        allowed = set(torch.serialization.get_safe_globals())
+        convert_checkpoint('crw', crw[1])
+        assert _Payload in allowed and set(torch.serialization.get_safe_globals()) == allowed
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def test_an_installation_without_configs_asks_for_one(crw, tmp_path, monkeypatch):

@@ -3,10 +3,11 @@
 A checkpoint is data: it is read with `weights_only=True`, and a config inside it is never run.
 """
 
-import argparse
+import contextlib
+import json
 import pickle
 import warnings
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,8 @@ from torch import nn
 #: Entry of a checkpoint that names its layout; checkpoints of other programs have none.
 FORMAT_KEY = 'mmliir_format'
 FORMAT = 1
-# CRW and DINO store the options of their command line beside the weights. A Namespace has no code to run: reading one
-# sets attributes, which in turn can be plain data only.
-torch.serialization.add_safe_globals([argparse.Namespace])
+#: Entry of a `.safetensors` file's metadata: the recipe, as JSON.
+RECIPE_KEY = 'mmliir_recipe'
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,21 @@ def compare_weights(weights: Mapping[str, object], model: Mapping[str, object]) 
     )
 
 
+def compare_recipes(saved: Mapping[str, object], own: Mapping[str, object]) -> dict[str, tuple]:
+    """Entries that both know and that differ: name -> (of the weights, of the model)."""
+    return {name: (saved[name], own[name]) for name in own if name in saved and saved[name] != own[name]}
+
+
+def describe_recipes(differing: Mapping[str, tuple]) -> str:
+    """One phrase of what `compare_recipes` found; '' when nothing differs."""
+    return '; '.join(f'{name} {saved!r}, this config {own!r}' for name, (saved, own) in differing.items())
+
+
 def read_checkpoint(
-    path: str | Path, map_location: str | torch.device = 'cpu', entries: Sequence[str] = ('state_dict',)
+    path: str | Path,
+    map_location: str | torch.device = 'cpu',
+    entries: Sequence[str] = ('state_dict',),
+    safe_types: Sequence[type] = (),
 ) -> dict:
     """Read a checkpoint file as plain data.
 
@@ -80,9 +93,11 @@ def read_checkpoint(
         path: A `.pth`/`.pt` file (a state dict, or a dict with an entry that holds one) or a `.safetensors` file.
         map_location: Device of the tensors.
         entries: Names of the entry that holds the weights; the first that is there is taken.
+        safe_types: Classes without code to run that the file may hold besides plain data, for this call only. Ours hold
+            none; `mmliir.apis.convert` needs one.
 
     Returns:
-        A dict with at least `state_dict`: names -> tensors.
+        A dict with at least `state_dict`: names -> tensors; and `recipe` (see `load_weights`) where the file has it.
 
     Raises:
         FileNotFoundError: No such file.
@@ -94,16 +109,19 @@ def read_checkpoint(
         found = f'that folder holds {", ".join(siblings[-5:])}' if siblings else 'that folder holds no .pth file'
         raise FileNotFoundError(f'checkpoint not found: {path} ({found})')
     if path.suffix == '.safetensors':
-        return {'state_dict': _read_safetensors(path, map_location)}
+        return _read_safetensors(path, map_location)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _allowing(safe_types):
             warnings.simplefilter('ignore')  # on odd pickles it warns before it fails; our error says it all
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # arbitrary bytes make the reader fail in any way there is
         if isinstance(error, pickle.UnpicklingError) and (_is_zip(path) or 'Unsupported global' in str(error)):
+            advice = 'Ask its author for a plain state dict or a .safetensors file.'
+            if 'Unsupported global: GLOBAL argparse.Namespace' in str(error):
+                advice = 'It holds options of a command line, as the files of CRW and DINO: `mmliir convert` it first.'
             raise ValueError(
                 f'{path} holds pickled Python objects that could execute code; refused. Only tensors, numbers, strings '
-                'and containers are read. Ask its author for a plain state dict or a .safetensors file.'
+                f'and containers are read. {advice}'
             ) from error
         raise ValueError(
             f'{path} ({path.stat().st_size} bytes) cannot be read as a checkpoint; it may be truncated or another kind '
@@ -137,7 +155,7 @@ def load_weights(model: nn.Module, checkpoint: dict, path: str | Path) -> LoadRe
         ValueError: The checkpoint is of another architecture; lists what is missing, unexpected, of another shape. Or
             it was trained with another recipe (`model.recipe`), and its features would mean something else.
     """
-    _check_recipe(getattr(model, 'recipe', {}), checkpoint.get('recipe', {}), path)
+    _check_recipe(checkpoint.get('recipe', {}), getattr(model, 'recipe', {}), path)
     weights = {name.removeprefix('module.'): value for name, value in checkpoint['state_dict'].items()}
     prefixes = tuple(getattr(model, 'training_only_prefixes', ()))
     own = model.state_dict()
@@ -156,14 +174,30 @@ def load_weights(model: nn.Module, checkpoint: dict, path: str | Path) -> LoadRe
     return LoadReport(len(own) - len(misfit.missing), misfit.missing, misfit.unexpected)
 
 
-def _check_recipe(own: dict, saved: dict, path: str | Path) -> None:
+def _check_recipe(saved: object, own: dict, path: str | Path) -> None:
     """Weights trained at another temperature or on other colours load without a sound, and give other features."""
-    differing = [name for name in own if name in saved and saved[name] != own[name]]
-    if differing:
-        listed = '; '.join(f'{name} {saved[name]!r}, this config {own[name]!r}' for name in differing)
+    if not isinstance(saved, dict):
+        raise ValueError(f'{path} has a recipe that is a {type(saved).__name__}, expected a dict of names -> values')
+    listed = describe_recipes(compare_recipes(saved, own))
+    if listed:
         raise ValueError(
             f'{path} was trained with another recipe: {listed}. Use the config that the checkpoint was trained with.'
         )
+
+
+@contextlib.contextmanager
+def _allowing(types: Sequence[type]) -> Iterator[None]:
+    """Let `weights_only` read these classes inside the block: `torch.serialization.safe_globals` of PyTorch 2.5."""
+    if not types:
+        yield
+        return
+    before = list(torch.serialization.get_safe_globals())
+    torch.serialization.add_safe_globals(list(types))
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def _training_only(name: str, prefixes: tuple[str, ...]) -> bool:
@@ -182,16 +216,23 @@ def _describe(what: str, names: Set[str], show=str) -> str:
     return f'{len(names)} tensors {what} ({listed}{", ..." if len(names) > 3 else ""})'
 
 
-def _read_safetensors(path: Path, map_location) -> dict[str, torch.Tensor]:
+def _read_safetensors(path: Path, map_location) -> dict:
     try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors import SafetensorError, safe_open
     except ImportError as error:
         raise ImportError("reading .safetensors needs `pip install 'mmliir[safetensors]'`") from error
     try:
-        return load_file(path, device=str(map_location))
+        with safe_open(path, framework='pt', device=str(map_location)) as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no dict)
+            recipe = (file.metadata() or {}).get(RECIPE_KEY)
     except SafetensorError as error:
         raise ValueError(f'{path} is not a readable .safetensors file: {_reason(error)}') from error
+    if recipe is None:
+        return {'state_dict': weights}
+    try:
+        return {'state_dict': weights, 'recipe': json.loads(recipe)}
+    except json.JSONDecodeError as error:
+        raise ValueError(f'{path}: its {RECIPE_KEY} is no JSON: {recipe[:100]!r}') from error
 
 
 def _shape(value) -> tuple[int, ...] | None:

@@ -1,11 +1,11 @@
-"""Which of our weights a weight of another project is: one table a family, names only.
+"""Which of our weights a weight of another project is: one table a family, of names, and the recipe of its weights.
 
 A table turns names of theirs into names of ours, or says why a weight of theirs is not needed. What no rule knows is
 never dropped in silence: `mmliir.apis.convert` reports it and refuses the file.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -32,16 +32,21 @@ class KeyMap:
         source: Where names and architecture were read.
         rules: The first that matches decides.
         configs: Files of `configs/frozen/` that weights of this family may fit, in the order in which they are tried.
+        recipe: What the meaning of the weights depends on, in the form of a model's `recipe`, as far as it is the same
+            for all checkpoints of the family. Converted weights carry it, and a model of another recipe is refused.
         entries: Entries of the checkpoint that may hold the weights; the first that is there is taken. A checkpoint
             with none of them is taken as the weights themselves.
         prefixes: Taken off the names, each once, in this order, where they are there.
+        training_config: File of `configs/` that trains such weights on, at their recipe; None: there is none.
     """
 
     source: str
     rules: tuple[Rule, ...]
     configs: tuple[str, ...]
+    recipe: Mapping[str, object]
     entries: tuple[str, ...] = ('state_dict',)
     prefixes: tuple[str, ...] = ('module.',)
+    training_config: str | None = None
 
     def look_up(self, name: str) -> Rule | None:
         """The rule for a weight of theirs; its `ours` is the full name. None: no rule knows it."""
@@ -54,10 +59,22 @@ class KeyMap:
         return None
 
 
-def optional_part(ours: str) -> str | None:
-    """Prefix of a part that a config may do without although the checkpoint holds it: a late stage of a ResNet."""
-    match = re.match(r'encoder\.backbone\.layer[2-4]\.', ours)
-    return match[0] if match else None
+# parts that a config may do without although the checkpoint holds them -> why they are not needed then
+_OPTIONAL_PARTS = {
+    r'encoder\.backbone\.layer[2-4]\.': 'a stage behind the one whose features the config takes',
+    r'inter\.(?:projection|momentum_encoder\.encoder\.conv)\.': (
+        'used by training only: the head of the inter-video branch, which the config has not'
+    ),
+}
+
+
+def optional_part(ours: str) -> tuple[str, str] | None:
+    """(prefix of the part, reason) where a weight of ours is of a part that a model may do without."""
+    for pattern, reason in _OPTIONAL_PARTS.items():
+        match = re.match(pattern, ours)
+        if match:
+            return match[0], reason
+    return None
 
 
 def likely_families(names: Iterable[str]) -> list[str]:
@@ -89,6 +106,12 @@ _VIT = (
     Rule(r'(blocks\.\d+\.mlp)\.fc1\.(.+)', _BACKBONE + r'\1.0.\2'),
     Rule(r'(blocks\.\d+\.mlp)\.fc2\.(.+)', _BACKBONE + r'\1.2.\2'),
 )
+# the colours of MAST's and LIIR_pytorch's loaders, and of most others
+_LAB = {'color_space': 'lab', 'mean': [50.0, 0.0, 0.0], 'std': [50.0, 127.0, 127.0]}
+_RGB = {'color_space': 'rgb'}
+_IMAGENET = {**_RGB, 'mean': [0.485, 0.456, 0.406], 'std': [0.229, 0.224, 0.225]}
+# both compare by plain dot products, not divided by anything
+_UNSCALED = {**_LAB, 'temperature': 1.0, 'normalize': False}
 _POST_CONVOLUTION = Rule(r'post_convolution\.(.+)', r'encoder.projection.conv.\1')
 
 KEY_MAPS: dict[str, KeyMap] = {
@@ -98,10 +121,13 @@ KEY_MAPS: dict[str, KeyMap] = {
             Rule(r'feature_extraction\.pos_embed1', 'encoder.position_encoder.position_map'),
             Rule(r'feature_extraction\.' + _RESNET_WEIGHT, _BACKBONE + r'\1'),
             _POST_CONVOLUTION,
-            Rule(r'conv_semantic(?:_k)?\..+', None, 'used by training only: the head of the inter-video branch'),
+            Rule(r'conv_semantic\.(.+)', r'inter.projection.conv.\1'),
+            Rule(r'conv_semantic_k\.(.+)', r'inter.momentum_encoder.encoder.conv.\1'),
             Rule(r'colorizer\..+', None, 'used by training only: the queue of other videos'),
         ),
         configs=('liir_pytorch_r18',),
+        recipe=_UNSCALED,
+        training_config='liir_r18_ytvos_compat',
     ),
     'mast': KeyMap(
         source='zlai0/MAST@a57b043, models/mast.py and models/submodule.py',
@@ -116,6 +142,7 @@ KEY_MAPS: dict[str, KeyMap] = {
             _POST_CONVOLUTION,
         ),
         configs=('mast_pytorch_r18',),
+        recipe=_UNSCALED,
     ),
     'crw': KeyMap(
         source='ajabri/videowalk@047f3f4, code/model.py, code/resnet.py and code/test.py',
@@ -126,6 +153,7 @@ KEY_MAPS: dict[str, KeyMap] = {
             Rule(r'selfsim_(?:fc|head)\..+', None, _TRAINING_HEAD),
         ),
         configs=('crw_r18',),
+        recipe=_IMAGENET,
         entries=('model', 'state_dict'),
     ),
     'vfs': KeyMap(
@@ -141,11 +169,14 @@ KEY_MAPS: dict[str, KeyMap] = {
             Rule(r'iteration', None, 'counts training steps'),
         ),
         configs=('vfs_r18', 'vfs_r50'),
+        recipe=_IMAGENET,
     ),
     'dino': KeyMap(
         source='facebookresearch/dino@7c446df, vision_transformer.py, main_dino.py and utils.py',
         rules=(*_VIT, *_RESNET, Rule(r'head\..+', None, _TRAINING_HEAD)),
         configs=('dino_vits16', 'dino_vits8', 'dino_r50'),
+        # not std: trained with 0.229, its ViTs are evaluated with 0.228
+        recipe={**_RGB, 'mean': _IMAGENET['mean']},
         entries=('teacher', 'student', 'state_dict'),
         prefixes=('module.', 'backbone.'),
     ),
@@ -158,15 +189,18 @@ KEY_MAPS: dict[str, KeyMap] = {
             Rule(r'queue(?:_ptr)?', None, 'used by training only: the queue of negatives'),
         ),
         configs=('moco_r50',),
+        recipe=_IMAGENET,
     ),
     'torchvision': KeyMap(
         source='pytorch/vision, torchvision/models/resnet.py',
         rules=_RESNET,
         configs=('imagenet_r18', 'imagenet_r50'),
+        recipe=_IMAGENET,
     ),
     'timm': KeyMap(
         source='huggingface/pytorch-image-models, timm/models/resnet.py and timm/models/vision_transformer.py',
         rules=(*_RESNET, *_VIT, Rule(r'head\..+', None, _CLASSIFIER)),
         configs=('imagenet_r18', 'imagenet_r50', 'timm_vits16'),
+        recipe=_RGB,  # its models differ in mean and std
     ),
 }
