@@ -1,5 +1,6 @@
 """Every config that trains: two steps of every stage, saved, continued to the bit, and evaluated."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,10 @@ CONFIGS = sorted(
     for path in (ROOT / 'configs').rglob('*.py')
     if not {'_base_', 'frozen'} & set(path.parts)
 )
+
+
+#: On real clips only these by default; with MMLIIR_TEST_ALL_CONFIGS=1 all.
+RECIPES = [f'configs/{name}.py' for name in ('liir_r18_ytvos', 'liir_r18_ytvos_compat', 'mast_r18_ytvos')]
 
 
 @pytest.fixture(scope='module')
@@ -54,7 +59,8 @@ def assert_equal(ours: Path, theirs: Path) -> None:
     bank, other = first.get('feature_bank'), second.get('feature_bank')
     assert (bank is None) == (other is None)
     if bank:
-        assert all(torch.equal(torch.as_tensor(bank[key]), torch.as_tensor(other[key])) for key in other)
+        assert all(torch.equal(bank[key], other[key]) for key in ('features', 'video_ids'))
+        assert all(bank[key] == other[key] for key in ('filled', 'next_slot', 'sample'))
 
 
 def test_there_are_the_recipes_and_the_ablations():
@@ -65,9 +71,22 @@ def test_there_are_the_recipes_and_the_ablations():
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_config_trains_saves_continues_to_the_bit_and_is_evaluated(name, youtube_vos, davis, tmp_path):
-    config = ROOT / name
-    whole = run(config, tmp_path / 'whole', youtube_vos)
-    continued = run(config, tmp_path / 'cut', youtube_vos, resume=str(whole.with_name('iter_1.pth')))
+    check(ROOT / name, youtube_vos, davis, tmp_path)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize('name', CONFIGS if os.environ.get('MMLIIR_TEST_ALL_CONFIGS') else RECIPES)
+@pytest.mark.parametrize('clips', ['JPEGImages', 'Videos'])
+def test_config_does_so_on_real_clips(name, clips, data_root, davis, tmp_path):
+    if clips == 'Videos':
+        pytest.importorskip('av')
+    check(ROOT / name, str(data_root / 'train' / clips), davis, tmp_path)
+
+
+def check(config: Path, videos: str, davis: Path, tmp_path: Path) -> None:
+    """Two steps of each stage; the second again from the first one's checkpoint; a video of DAVIS."""
+    whole = run(config, tmp_path / 'whole', videos)
+    continued = run(config, tmp_path / 'cut', videos, resume=str(whole.with_name('iter_1.pth')))
     assert_equal(continued, whole)
 
     options = {key: value for key, value in tiny_for(config).items() if key.startswith('model.')}
