@@ -4,6 +4,7 @@ Shape letters: B batch, C channels, h w cells, P window cells, Q bank entries, N
 J keys of a chunk, G groups of M queries that share keys.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
@@ -55,8 +56,8 @@ def negatives_logsumexp(
 ) -> Tensor:
     """Log-sum-exp of each query cell's similarity to the entries of a bank, the same entries for all cells; streamed.
 
-    The similarities (B x h x w x Q) are never stored: forward and backward walk through them in chunks, so the peak
-    memory does not grow with the bank's size times the number of cells.
+    The similarities (B x h x w x Q) are never stored: one walk through them in chunks gives the value and the gradient,
+    so the peak memory does not grow with the bank's size times the number of cells.
 
     Args:
         query: (B, C, h, w) features.
@@ -72,15 +73,21 @@ def negatives_logsumexp(
         raise ValueError(f'negatives must be (Q, {query.shape[1]}), got {tuple(negatives.shape)}')
     _check_negatives(query, negatives.shape[0], allowed, temperature)
     query_BLC = query.flatten(2).transpose(1, 2)
-    negatives = negatives.detach()
-    step = max(1, _limit(query, max_elements) // max(1, query_BLC.shape[0] * query_BLC.shape[1]))
+    entries = negatives.detach().to(_work_dtype(query))
+    limit = _limit(query, max_elements)
+    rows = max(1, min(query_BLC.shape[1], math.isqrt(limit)))
+    step = max(1, limit // rows)
 
-    def chunks() -> Iterator[Chunk]:
-        for start in range(0, negatives.shape[0], step):
-            entries = negatives[start : start + step].to(query.dtype)
-            yield entries[None], allowed[:, None, start : start + step]
+    def blocks() -> Iterator[Block]:
+        for sample in range(query_BLC.shape[0]):
+            for row in range(0, query_BLC.shape[1], rows):
+                yield (slice(sample, sample + 1), slice(row, row + rows)), chunks(allowed[sample])
 
-    total_BL = _StreamedLogSumExp.apply(query_BLC, chunks, temperature)
+    def chunks(own_allowed: Tensor) -> Iterator[Chunk]:
+        for start in range(0, entries.shape[0], step):
+            yield entries[None, start : start + step], own_allowed[None, None, start : start + step]
+
+    total_BL = _StreamedLogSumExp.apply(query_BLC, blocks, temperature)
     return total_BL.reshape(query.shape[0], *query.shape[2:])
 
 
@@ -102,8 +109,8 @@ def drawn_negatives_logsumexp(
         query: (B, C, h, w) features.
         maps: (N, C, h, w) stored feature maps; constants.
         draw: `draw(start, stop)` gives (stop - start, p, h * w) long, on any device: for the maps start..stop, the p
-            cells (flat, row-major) that each query cell is compared with. Called again with the same numbers in the
-            backward pass, where it must give the same; a map's cells must not depend on the maps they are drawn with.
+            cells (flat, row-major) that each query cell is compared with. A map's cells must not depend on the maps
+            they are drawn with: how many there are follows from `max_elements`.
         points: p.
         allowed: (B, N) bool.
         temperature, max_elements: As in `negatives_logsumexp`; the bound holds for the gathered entries.
@@ -128,7 +135,8 @@ def drawn_negatives_logsumexp(
                 )
             entries_npLC = own[torch.arange(len(own), device=own.device)[:, None, None], drawn_npL.to(own.device)]
             keys_LJC = entries_npLC.permute(2, 0, 1, 3).reshape(locations, -1, query.shape[1])
-            yield keys_LJC.to(query.dtype), allowed[None, :, start : start + step].repeat_interleave(points, dim=2)
+            own_allowed = allowed[None, :, start : start + step].repeat_interleave(points, dim=2)
+            yield keys_LJC.to(_work_dtype(query)), own_allowed
 
     return _located_logsumexp(query, chunks, temperature)
 
@@ -168,7 +176,7 @@ def window_negatives_logsumexp(
 
     def chunks() -> Iterator[Chunk]:
         for start in range(0, maps.shape[0], step):
-            padded_nChw = F.pad(maps[start : start + step].to(query.dtype), [radius] * 4)
+            padded_nChw = F.pad(maps[start : start + step].to(_work_dtype(query)), [radius] * 4)
             padded_hwnC = padded_nChw.permute(2, 3, 0, 1).contiguous()
             own = allowed[None, :, start : start + step]
             for dx, dy in offsets:
@@ -183,47 +191,76 @@ def window_negatives_logsumexp(
 
 #: Keys (G or 1, J, C) and what they may be compared with, bool, broadcastable to (G, M, J).
 Chunk = tuple[Tensor, Tensor]
+#: Which of the (G, M) queries, and the chunks of keys that they are compared with.
+Block = tuple[tuple[slice, slice], Iterator[Chunk]]
 # Elements of a chunk of similarities or of gathered entries: a CPU works best inside its cache, a GPU on large pieces.
-CPU_ELEMENTS = 1 << 22
+CPU_ELEMENTS = 1 << 19
 GPU_ELEMENTS = 1 << 26
 
 
 def _located_logsumexp(query: Tensor, chunks: Callable[[], Iterator[Chunk]], temperature: float) -> Tensor:
     """Log-sum-exp where the keys belong to a location: the batch becomes the rows of a product a location."""
     query_LBC = query.permute(2, 3, 0, 1).reshape(-1, query.shape[0], query.shape[1])
-    total_LB = _StreamedLogSumExp.apply(query_LBC, chunks, temperature)
+
+    def blocks() -> Iterator[Block]:
+        yield (slice(None), slice(None)), chunks()
+
+    total_LB = _StreamedLogSumExp.apply(query_LBC, blocks, temperature)
     return total_LB.t().reshape(query.shape[0], *query.shape[2:])
 
 
 class _StreamedLogSumExp(torch.autograd.Function):
-    """Log-sum-exp of (G, M, C) queries over chunks of keys; the backward pass computes the logits again."""
+    """Log-sum-exp of (G, M, C) queries over chunks of keys.
+
+    The gradient in the query is the soft-max's mean of the keys over the temperature. It is summed up beside the value
+    in one pass (the online soft-max of Milakov and Gimelshein, 2018), so that the backward pass needs no keys.
+    """
 
     @staticmethod
-    def forward(ctx, query_GMC, chunks, temperature):
+    def forward(ctx, query_GMC, blocks, temperature):
         total_GM = query_GMC.new_full(query_GMC.shape[:2], float('-inf'))
-        for keys, allowed in chunks():
-            logits = _chunk_logits(query_GMC, keys, allowed, temperature)
-            total_GM = torch.logaddexp(total_GM, torch.logsumexp(logits, dim=2))
-        ctx.save_for_backward(query_GMC, total_GM)
-        ctx.chunks, ctx.temperature = chunks, temperature
+        grad_GMC = torch.zeros_like(query_GMC) if ctx.needs_input_grad[0] else None
+        for index, chunks in blocks():
+            query = query_GMC[index].to(_work_dtype(query_GMC)) / temperature
+            value, mean_key = _online_logsumexp(query, chunks, grad_GMC is not None)
+            total_GM[index] = value.to(total_GM.dtype)
+            if grad_GMC is not None:
+                grad_GMC[index] = (mean_key / temperature).to(grad_GMC.dtype)
+        ctx.save_for_backward(grad_GMC)
         return total_GM
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output):
-        query_GMC, total_GM = ctx.saved_tensors
-        finite_total = total_GM.masked_fill(torch.isneginf(total_GM), 0.0)[:, :, None]
-        grad_GMC = torch.zeros_like(query_GMC)
-        for keys, allowed in ctx.chunks():
-            weights = _chunk_logits(query_GMC, keys, allowed, ctx.temperature).sub_(finite_total).exp_()
-            grad_GMC += torch.matmul(weights, keys)
-        grad_GMC *= grad_output[:, :, None] / ctx.temperature
-        return grad_GMC, None, None
+        (grad_GMC,) = ctx.saved_tensors
+        return grad_GMC * grad_output[:, :, None], None, None
 
 
-def _chunk_logits(query_GMC: Tensor, keys: Tensor, allowed: Tensor, temperature: float) -> Tensor:
-    logits = torch.matmul(query_GMC / temperature, keys.transpose(1, 2))
-    return logits.masked_fill_(~allowed, float('-inf'))
+def _online_logsumexp(query: Tensor, chunks: Iterator[Chunk], with_mean: bool) -> tuple[Tensor, Tensor | None]:
+    """One pass over the chunks: (G, M) log-sum-exp and, if asked for, the (G, M, C) soft-max-weighted mean of the keys.
+
+    Queries without any allowed key have -inf and 0.
+    """
+    top = query.new_full(query.shape[:2], float('-inf'))
+    mass = query.new_zeros(query.shape[:2])
+    weighted = torch.zeros_like(query) if with_mean else None
+    for keys, allowed in chunks:
+        logits = torch.matmul(query, keys.transpose(1, 2)).masked_fill_(~allowed, float('-inf'))
+        higher = torch.maximum(top, logits.amax(dim=2))
+        shift = higher.masked_fill(torch.isneginf(higher), 0.0)
+        kept = torch.exp(top - shift)
+        weights = logits.sub_(shift[:, :, None]).exp_()
+        mass = mass * kept + weights.sum(dim=2)
+        if weighted is not None:
+            weighted = weighted * kept[:, :, None] + torch.matmul(weights, keys)
+        top = higher
+    mean = None if weighted is None else weighted / mass.masked_fill(mass == 0, 1.0)[:, :, None]
+    return top + torch.log(mass), mean
+
+
+def _work_dtype(query: Tensor) -> torch.dtype:
+    """Half precision is compared and summed in float32."""
+    return torch.promote_types(query.dtype, torch.float32)
 
 
 def _limit(query: Tensor, max_elements: int | None) -> int:
