@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope='session')
@@ -14,3 +15,12 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f'real clips not found at {root}: set MMLIIR_DATA_ROOT')
     return root
+
+
+@pytest.fixture(scope='module')
+def one_thread():
+    """Tiny tensors gain nothing from more threads, and equality to the bit needs the same number everywhere."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

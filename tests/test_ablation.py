@@ -43,12 +43,7 @@ TASK = Config.fromfile(str(ROOT / 'configs' / '_base_' / 'tasks' / 'davis2017.py
 TOOL = 'tools/analysis_tools/ablation_table.py'
 
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture(scope='module')

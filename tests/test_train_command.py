@@ -29,14 +29,7 @@ from mmliir.apis.train import prepare_config, stage_configs, train
 from mmliir.testing.synthetic import generate_videos
 from mmliir.utils.checkpoint import read_checkpoint
 
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    """As in the processes that the tests start: equality to the bit needs the same number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture(scope='module')

@@ -1,30 +1,10 @@
 # LIIR with ResNet-18, the recipe behind the published 72.2 (LIIR_pytorch; liir.md section 2.8 and section 9, column
 # `compat`). Negatives join a coarser reconstruction on features of its own; the affinity has no temperature.
+_base_ = ['liir_r18.py']
 model = dict(
-    type='LIIR',
-    data_preprocessor=dict(
-        type='VideoPreprocessor', color_space='lab', mean=(50.0, 0.0, 0.0), std=(50.0, 127.0, 127.0)
-    ),
-    backbone=dict(
-        type='CorrespondenceResNet18',
-        base_channels=64,
-        strides=(1, 2, 1, 1),
-        width_multipliers=(1, 2, 4, 4),
-        norm='SyncBN',
-        init='normal',
-        zero_init_residual=True,
-    ),
-    position_encoder=dict(type='LearnedPositionEncoder1d', channels=64, size=(128, 128), resize_mode='bicubic'),
-    projection=dict(type='ConvProjection', in_channels=256, out_channels=64, kernel_size=3),
-    reconstruction_head=dict(
-        type='ReconstructionHead',
-        radius=6,
-        temperature=1.0,
-        normalize=False,
-        border='zero_logit',
-        loss=dict(type='ReconstructionLoss', scale=20.0, weight=1.0),
-    ),
+    reconstruction_head=dict(temperature=1.0),
     inter=dict(
+        _delete_=True,
         type='InterVideoBranch',
         projection=dict(type='ConvProjection', in_channels=256, out_channels=128, kernel_size=3, stride=2),
         reconstruction_head=dict(
@@ -40,6 +20,7 @@ model = dict(
         source='reference',
     ),
     compactness=dict(
+        _delete_=True,
         type='CompactnessPriorLoss',
         num_mixtures=2,
         estimator='fixed',
@@ -49,5 +30,4 @@ model = dict(
         scale=20.0,
         weight=1.0,
     ),
-    target='dropped',
 )
