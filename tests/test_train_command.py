@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 from train_cases import (
+    COMPAT_CONFIG,
     LIIR_CONFIG,
     ONE_STAGE,
     RECIPES,
     ROOT,
     TINY,
+    TINY_COMPAT,
     as_arguments,
     environment,
     run_train,
@@ -175,6 +177,37 @@ def test_a_run_killed_at_random_ends_as_one_that_was_not_by_the_same_command(rec
 
 
 # --- what goes wrong ---
+
+
+def test_a_work_dir_that_holds_a_run_is_not_trained_over_by_mistake(videos, tmp_path):
+    options = {**ONE_STAGE, 'train_cfg.max_iters': 2}
+    first = train(LIIR_CONFIG, tmp_path / 'run', options, data_root=videos)
+    before = first.read_bytes()
+    with pytest.raises(ValueError, match=r'holds a run \(iter_2.pth\): --resume .*--work-dir .*--overwrite'):
+        train(LIIR_CONFIG, tmp_path / 'run', {**options, 'randomness.seed': 8}, data_root=videos)
+    assert first.read_bytes() == before
+    again = train(LIIR_CONFIG, tmp_path / 'run', {**options, 'randomness.seed': 8}, data_root=videos, overwrite=True)
+    assert again == first and first.read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ('config', 'key'),
+    [(LIIR_CONFIG, 'model.projection.in_channels'), (COMPAT_CONFIG, 'model.inter.projection.in_channels')],
+)
+def test_a_part_that_does_not_fit_the_last_stage_is_named_before_the_first(config, key, videos, tmp_path):
+    options = {**(TINY_COMPAT if config == COMPAT_CONFIG else TINY), key: 99}
+    with pytest.raises(ValueError, match=f'{key} is 99, but the backbone has 16 channels'):
+        train(config, tmp_path / 'run', options, data_root=videos)
+    assert not list(tmp_path.rglob('*.pth'))
+
+
+def test_a_complete_stage_is_named_when_the_run_goes_on(videos, tmp_path, capsys):
+    options = {**TINY, 'train_cfg.max_iters': 2}
+    train(LIIR_CONFIG, tmp_path, options, resume=True, data_root=videos)
+    assert "stage 'intra' begins" in capsys.readouterr().err
+    train(LIIR_CONFIG, tmp_path, options, resume=True, data_root=videos)
+    text = capsys.readouterr().err
+    assert "stage 'intra' is complete: " in text and "stage 'inter' is complete: " in text
 
 
 def test_help_shows_examples_and_every_option(command):

@@ -64,7 +64,7 @@ def main() -> int:
                 short_side=args.short_side,
                 data_root=args.data_root,
                 out_dir=args.out or default_out_dir(args),
-                sequences=args.sequences.split(',') if args.sequences else None,
+                sequences=[name.strip() for name in args.sequences.split(',')] if args.sequences else None,
                 amp=args.amp,
                 overwrite=args.overwrite,
                 backend=args.backend,

@@ -32,6 +32,7 @@ def parse_args() -> argparse.Namespace:
         metavar='CKPT',
         help='continue the run in the work dir where it stopped, or continue this checkpoint',
     )
+    parser.add_argument('--overwrite', action='store_true', help='replace a run that the work dir holds')
     parser.add_argument('--stage', metavar='NAME', help="run only this stage of the config's stages")
     parser.add_argument('--amp', action='store_true', help='convolutions in bfloat16')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
@@ -67,6 +68,7 @@ def main() -> int:
             auto_scale_lr=args.auto_scale_lr,
             stage=args.stage,
             data_root=args.data_root,
+            overwrite=args.overwrite,
         )
         print(f'last checkpoint: {last}')
 

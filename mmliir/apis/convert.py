@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmliir.apis.configs import load_config
 from mmliir.apis.evaluate import UNTRAINED, build_method
 from mmliir.utils.checkpoint import (
+    FORMAT_KEY,
     RECIPE_KEY,
     Misfit,
     compare_recipes,
@@ -140,7 +141,10 @@ def convert_checkpoint(family: str, checkpoint: str | Path, config: str | Path |
     if family not in KEY_MAPS:
         raise ValueError(f'unknown family {family!r}; there are {", ".join(KEY_MAPS)}')
     key_map, path = KEY_MAPS[family], Path(checkpoint)
-    theirs = read_checkpoint(path, entries=key_map.entries, safe_types=_SAFE_TYPES)['state_dict']
+    checkpoint = read_checkpoint(path, entries=key_map.entries, safe_types=_SAFE_TYPES)
+    if FORMAT_KEY in checkpoint:
+        raise ValueError(f'{path} is a checkpoint of this package: there is nothing to convert, use it as it is')
+    theirs = checkpoint['state_dict']
     best = None
     for candidate in [Path(config)] if config is not None else _configs(key_map):
         model = build_method(load_config(candidate), UNTRAINED, device='cpu')

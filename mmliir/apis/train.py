@@ -13,6 +13,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 
 from mmliir.apis.configs import change_config, load_config
 from mmliir.engine import CorrespondenceRunner
+from mmliir.registry import MODELS
 from mmliir.utils.checkpoint import read_checkpoint
 from mmliir.utils.files import write_json_atomic
 
@@ -77,6 +78,7 @@ def train(
     auto_scale_lr: bool = False,
     stage: str | None = None,
     data_root: str | Path | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Train a method.
 
@@ -90,9 +92,14 @@ def train(
         auto_scale_lr: Scale the learning rate with the global batch size over the config's base batch size.
         stage: Run only the stage of this name.
         data_root: Folder of training videos; short for `train_dataloader.dataset.source.data_root`.
+        overwrite: Replace a run that `work_dir` holds.
 
     Returns:
         The last checkpoint.
+
+    Raises:
+        ValueError: The work dir holds a run and nothing says what is to become of it; a config that does not fit
+            itself; a checkpoint of another run.
     """
     options = dict(options or {})
     if data_root is not None:
@@ -122,6 +129,9 @@ def train(
                 f'stage {stage!r} starts from stage {names[first - 1]!r}, which is not complete in '
                 f'{stages[first - 1][1].work_dir}: run that first, or name weights by --cfg-options load_from=CKPT'
             )
+    if not resume and not overwrite:
+        _refuse_used_folders([Path(stage_cfg.work_dir) for _, stage_cfg in stages[first : last + 1]])
+    _check_models(stages[first : last + 1])
     if resume is not True and is_main_process():
         for _, stage_cfg in stages[first : last + 1]:  # what an earlier run left here is not this run's to continue
             for marker in (_DONE, 'last_checkpoint'):
@@ -129,6 +139,23 @@ def train(
     for name, stage_cfg in stages[first : last + 1]:
         previous = _run_stage(name, stage_cfg, previous, resume is True, amp, launcher, auto_scale_lr)
     return previous
+
+
+def _refuse_used_folders(folders: list[Path]) -> None:
+    """A run that is there already is not trained over by mistake."""
+    for folder in folders:
+        checkpoint = _latest_checkpoint(folder)
+        if checkpoint is not None:
+            raise ValueError(
+                f'{folder} holds a run ({checkpoint.name}): --resume continues it, another --work-dir keeps it, '
+                '--overwrite replaces it'
+            )
+
+
+def _check_models(stages: list[tuple[str, Config]]) -> None:
+    """Build the model of every stage once: what is wrong with the last should not show after days."""
+    for _, cfg in stages:
+        MODELS.build(cfg.model)
 
 
 def _stage_of_checkpoint(path: str, names: list[str]) -> str:
@@ -171,11 +198,13 @@ def _run_stage(
     """Train one stage, or return its checkpoint when it is complete and the run goes on."""
     done = Path(cfg.work_dir) / _DONE
     if go_on and (complete := result_of_stage(cfg)) is not None:
+        if is_main_process():
+            print(f'stage {name!r} is complete: {complete}', file=sys.stderr)
         return complete
     if go_on and (latest := _latest_checkpoint(Path(cfg.work_dir))) is not None:
         cfg.resume, cfg.load_from = True, str(latest)
     elif go_on and is_main_process():
-        print(f'nothing to resume in {cfg.work_dir}: stage {name!r} starts from its beginning', file=sys.stderr)
+        print(f'stage {name!r} begins: no checkpoint of it in {cfg.work_dir} yet', file=sys.stderr)
     if not cfg.get('resume') and previous is not None:
         cfg.load_from = str(previous)
     prepare_config(cfg, amp, launcher, auto_scale_lr)

@@ -314,7 +314,7 @@ def test_a_new_run_does_not_take_an_earlier_runs_end_for_its_own(videos, whole_r
     shutil.copytree(whole_run[0].parent, tmp_path / 'used')
     cut = {**ONE_STAGE, 'custom_hooks': [dict(type='_PowerCut', step=1)]}
     with pytest.raises(PowerCutError):
-        train(LIIR_CONFIG, tmp_path / 'used', {**cut, 'randomness.seed': 8}, data_root=videos)
+        train(LIIR_CONFIG, tmp_path / 'used', {**cut, 'randomness.seed': 8}, data_root=videos, overwrite=True)
     options = {**ONE_STAGE, 'randomness.seed': 8}
     path = train(LIIR_CONFIG, tmp_path / 'used', options, resume=True, data_root=videos)
     assert read_checkpoint(path)['meta']['seed'] == 8

@@ -21,6 +21,7 @@ class ConvProjection(BaseModule):
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f'kernel_size must be odd, got {kernel_size}')
+        self.in_channels = in_channels
         self.out_channels = out_channels
         self.stride = stride
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2)

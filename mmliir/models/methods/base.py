@@ -31,6 +31,11 @@ class FeatureEncoder(BaseModule):
                 'that adds one behind its stem (CorrespondenceResNet18)'
             )
         self.projection = None if projection is None else use_channels_last(MODELS.build(projection))
+        wanted = getattr(self.projection, 'in_channels', self.backbone.out_channels)
+        if wanted != self.backbone.out_channels:
+            raise ValueError(
+                f'model.projection.in_channels is {wanted}, but the backbone has {self.backbone.out_channels} channels'
+            )
         self.stride = self.backbone.stride
         self.out_channels = self.backbone.out_channels if projection is None else self.projection.out_channels
 

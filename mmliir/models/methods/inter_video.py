@@ -142,6 +142,11 @@ class InterVideoBranch(BaseModule):
         _check_source(source)
         self.source = source
         self.projection = MODELS.build(projection)
+        if self.projection.in_channels != encoder.backbone.out_channels:
+            raise ValueError(
+                f'model.inter.projection.in_channels is {self.projection.in_channels}, but the backbone has '
+                f'{encoder.backbone.out_channels} channels'
+            )
         self.reconstruction_head = MODELS.build(reconstruction_head)
         self.momentum_encoder = MomentumEncoder(self.projection, momentum)
         self.bank = None if bank is None else FeatureBank(**bank)
