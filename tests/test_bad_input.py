@@ -217,7 +217,8 @@ def test_checkpoints_that_are_missing_truncated_or_of_another_architecture(clip,
     for name, part in (('half.pth', data[: len(data) // 2]), ('empty.pth', b''), ('text.pth', b'weights')):
         (tmp_path / name).write_bytes(part)
         assert name in attempt('--checkpoint', tmp_path / name)
-    error = attempt('--checkpoint', tmp_path / 'whole.pth', '--cfg-options', 'model.backbone.base_channels=8')
+    narrower = ('model.backbone.base_channels=8', 'model.projection.in_channels=32')
+    error = attempt('--checkpoint', tmp_path / 'whole.pth', '--cfg-options', *narrower)
     assert 'does not fit this model' in error and 'of another shape' in error
     torch.save({'weight': torch.zeros(2)}, tmp_path / 'other.pth')
     assert 'does not fit this model' in attempt('--checkpoint', tmp_path / 'other.pth')
