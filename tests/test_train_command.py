@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -133,9 +134,11 @@ def test_amp_trains_with_finite_weights(videos, tmp_path, command):
 
 def newest(work_dir: Path) -> tuple[float, str]:
     """When the last checkpoint of any stage was written, and its name; (0, '') before the first."""
-    return max(
-        ((path.stat().st_mtime, path.name) for path in work_dir.rglob('iter_*.pth') if path.exists()), default=(0.0, '')
-    )
+    found = [(0.0, '')]
+    for path in work_dir.rglob('iter_*.pth'):
+        with suppress(FileNotFoundError):  # the run deletes old ones while we look
+            found.append((path.stat().st_mtime, path.name))
+    return max(found)
 
 
 @pytest.mark.slow
