@@ -42,6 +42,9 @@ class DavisDataset(Sequence):
         ValueError: An unknown year or sequence.
     """
 
+    family = 'davis'
+    kind = 'masks'
+
     def __init__(
         self,
         data_root: str,

@@ -1,5 +1,6 @@
 """Loop 1 of an evaluation: propagate the labels of every sequence and write the predictions to disk."""
 
+import functools
 import os
 import shutil
 import time
@@ -7,16 +8,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from mmliir.datasets.masks import write_label_map
-from mmliir.evaluation.protocol import RUN_CARD_NAME, ProtocolCard, check_run_card, write_run_card
-from mmliir.propagation import Protocol, propagate_video
-from mmliir.structures import VideoSample
+from mmliir.evaluation.protocol import (
+    RUN_CARD_NAME,
+    ProtocolCard,
+    check_run_card,
+    first_prediction,
+    write_run_card,
+)
+from mmliir.evaluation.writers import WRITERS, SequenceWriter, WriteFile
+from mmliir.propagation import Protocol
+from mmliir.structures import PointSample, VideoSample
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class ExportReport:
     """What an export did.
 
     Attributes:
-        out_dir: Where the predictions are: `<out_dir>/<sequence>/<frame>.png`.
+        out_dir: Where the predictions are, a folder a sequence.
         written: Names of the sequences that this run finished.
         skipped: Names of the sequences that an earlier run had finished.
         failed: (name, reason) of the sequences that could not be read or propagated. Nothing is left of their
@@ -69,18 +75,19 @@ class ExportReport:
 
 
 def export_predictions(
-    samples: Sequence[VideoSample],
+    samples: Sequence[VideoSample | PointSample],
     encode: Callable[[Tensor], Tensor],
     protocol: Protocol,
     stride: int,
     out_dir: str | Path,
     *,
     card: ProtocolCard | None,
+    writer: SequenceWriter = WRITERS['masks'],
     overwrite: bool = False,
     device: str | torch.device = 'cpu',
     progress: bool | None = None,
 ) -> ExportReport:
-    """Propagate the given labels through each sequence and write `<out_dir>/<sequence>/<frame>.png`.
+    """Propagate the given labels through each sequence and write the files of `writer` into `<out_dir>/<sequence>`.
 
     A sequence is written into a hidden folder that takes its name when it is complete, so a killed run leaves
     no half sequence; started again with the same card, it goes on with the sequences that are missing. A
@@ -96,6 +103,7 @@ def export_predictions(
         card: Everything that the predictions depend on; written as `run.json`. A folder that holds
             predictions of another card, or of none, is refused. None: nothing is checked or written, and
             complete sequences are skipped whoever made them.
+        writer: What is propagated and how it is stored: an entry of `WRITERS`.
         overwrite: Delete the predictions of these sequences first, whatever they were made with. Refused when
             the folder holds predictions of other sequences, which would be mixed with the new ones.
         device: Where to encode and propagate.
@@ -121,12 +129,13 @@ def export_predictions(
         task = bar.add_task('propagate', total=sum(len(sample.frame_names) for sample in samples))
         for sample in samples:
             bar.update(task, description=sample.name)
-            if _is_complete(out_dir / sample.name, sample.frame_names):
+            if _is_complete(out_dir / sample.name, writer.files(sample)):
                 skipped.append(sample.name)
                 bar.advance(task, len(sample.frame_names))
                 continue
-            attempt = _Attempt(sample, encode, protocol, stride, device)
-            _write_sequence(out_dir, sample, attempt, lambda: bar.advance(task))
+            make = functools.partial(writer.produce, sample, encode, protocol, stride, device)
+            attempt = _Attempt(sample, make, lambda: bar.advance(task))
+            _write_sequence(out_dir, sample.name, attempt)
             if attempt.error is None:
                 written.append(sample.name)
                 num_frames += len(sample.frame_names)
@@ -138,45 +147,44 @@ def export_predictions(
 
 
 class _Attempt:
-    """Iterates over a sequence's label maps; what goes wrong with its files or labels ends it and is
+    """Iterates over what writes a sequence's files; what goes wrong with its frames or labels ends it and is
     remembered."""
 
-    def __init__(self, sample: VideoSample, encode, protocol: Protocol, stride: int, device) -> None:
+    def __init__(self, sample, make: Callable[[Callable[[], None]], Iterator[WriteFile]], advance) -> None:
         self.error: str | None = None
         self.count = 0
-        self._make = lambda: propagate_video(
-            sample.frames, encode, sample.given_labels, protocol, stride, device
-        )
-        self._sample = sample
+        self._sample, self._make, self._advance = sample, make, advance
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[WriteFile]:
         if len(self._sample.frames) != len(self._sample.frame_names):
             self.error = f'{len(self._sample.frames)} frames, but {len(self._sample.frame_names)} frame names'
             return
-        maps = None
+        files = None
         while True:
             # Only reading and propagating stand in here: an error while writing must reach the caller.
             try:
-                maps = self._make() if maps is None else maps
-                label_map = next(maps, None)
+                files = self._make(self._count) if files is None else files
+                write = next(files, None)
             except (ValueError, OSError) as error:
                 self.error = str(error)
                 return
-            if label_map is None:
+            if write is None:
                 return
-            yield label_map
-            self.count += 1
+            yield write
+
+    def _count(self) -> None:
+        self.count += 1
+        self._advance()
 
 
-def _write_sequence(out_dir: Path, sample: VideoSample, maps: _Attempt, advance: Callable[[], None]) -> None:
-    part, final = out_dir / f'.{sample.name}.part', out_dir / sample.name
+def _write_sequence(out_dir: Path, name: str, files: _Attempt) -> None:
+    part, final = out_dir / f'.{name}.part', out_dir / name
     if part.exists():
         shutil.rmtree(part)
     part.mkdir(parents=True)
-    for frame_name, label_map in zip(sample.frame_names, maps, strict=False):
-        write_label_map(part / f'{frame_name}.png', label_map)
-        advance()
-    if maps.error is not None:
+    for write in files:
+        write(part)
+    if files.error is not None:
         shutil.rmtree(part)
         return
     if final.exists():
@@ -184,8 +192,8 @@ def _write_sequence(out_dir: Path, sample: VideoSample, maps: _Attempt, advance:
     os.replace(part, final)
 
 
-def _is_complete(folder: Path, frame_names: Sequence[str]) -> bool:
-    return folder.is_dir() and all((folder / f'{name}.png').is_file() for name in frame_names)
+def _is_complete(folder: Path, files: Sequence[str]) -> bool:
+    return folder.is_dir() and all((folder / name).is_file() for name in files)
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -206,7 +214,7 @@ def _clear(out_dir: Path, names: Sequence[str]) -> None:
     foreign = sorted(
         str(path.relative_to(out_dir))
         for path in out_dir.iterdir()
-        if path.name not in own and (path.suffix == '.png' or (path.is_dir() and any(path.rglob('*.png'))))
+        if path.name not in own and first_prediction(path) is not None
     )
     if foreign:
         shown = ', '.join(foreign[:5]) + (', ...' if len(foreign) > 5 else '')

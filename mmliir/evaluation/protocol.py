@@ -108,7 +108,7 @@ def check_run_card(out_dir: str | Path, card: ProtocolCard) -> bool:
         card: Of the run that is about to start.
 
     Returns:
-        True to resume (the folder holds the same card), False to start (it holds no card and no PNG file).
+        True to resume (the folder holds the same card), False to start (it holds no card and no prediction).
 
     Raises:
         ValueError: The folder belongs to a run with another card, or to one without a card.
@@ -116,7 +116,7 @@ def check_run_card(out_dir: str | Path, card: ProtocolCard) -> bool:
     out_dir = Path(out_dir)
     found = read_run_card(out_dir)
     if found is None:
-        stray = next(out_dir.rglob('*.png'), None) if out_dir.is_dir() else None
+        stray = first_prediction(out_dir)
         if stray is not None:
             raise ValueError(
                 f"{out_dir} holds another run's predictions ({stray.relative_to(out_dir)}) and no "
@@ -134,6 +134,15 @@ def check_run_card(out_dir: str | Path, card: ProtocolCard) -> bool:
             '--overwrite to replace them.'
         )
     return True
+
+
+def first_prediction(path: str | Path) -> Path | None:
+    """A prediction of any benchmark at or below a path; None where there is none."""
+    path = Path(path)
+    if path.is_file():
+        return path if path.suffix in ('.png', '.npz') else None
+    found = (file for pattern in ('*.png', '*.npz') for file in path.rglob(pattern))
+    return next(found, None) if path.is_dir() else None
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = '') -> list[tuple[str, Any, Any]]:

@@ -1,4 +1,17 @@
-"""A benchmark as the evaluation uses it: sequences to propagate through, and a metric over the files."""
+"""A benchmark as the evaluation uses it: sequences to propagate through, and a metric over the files.
+
+Every data set class of a benchmark has the form
+
+    class XDataset(Sequence):                 # DATASETS.register_module()
+        family = 'davis'                      # what `Protocol.for_task` is asked for
+        kind = 'masks'                        # a key of `mmliir.evaluation.writers.WRITERS`: what is stored
+        data_root: Path
+        names: list[str]                      # of its sequences, in order
+        def __init__(self, data_root, ..., sequences=None)
+        def sample(self, name)                # -> VideoSample or PointSample; frames are read when they are asked for
+
+and every metric class the form of `mmliir.evaluation.metrics.results`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +27,8 @@ class Task:
 
     Attributes:
         name: As on the command line, 'davis2017'.
-        dataset: Its sequences as `VideoSample`s.
-        metric: Scores a folder of predictions: `.score(pred_dir, backend, jobs, progress)`.
+        dataset: Its sequences as `VideoSample`s or `PointSample`s.
+        metric: Scores a folder of predictions.
     """
 
     name: str

@@ -5,9 +5,15 @@ name and all of its settings.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
-from mmliir.propagation.settings import InputSettings, LongRangeSearch, MixturePrior, PropagationSettings
+from mmliir.propagation.settings import (
+    InputSettings,
+    LongRangeSearch,
+    MixturePrior,
+    PointSettings,
+    PropagationSettings,
+)
 
 _PAPER = 'LIIR, CVPR 2022 (arXiv 2203.14333)'
 _UNOFFICIAL = 'shasha521/LIIR_pytorch@21c7ba5, evaluate_davis.py and models/colorizer_momen.py'
@@ -25,6 +31,45 @@ _VFS = 'xvjiarui/VFS@8e055cc, configs/r18_nc_*.py and mmaction/models/trackers/v
 
 
 @dataclass(frozen=True)
+class TaskSettings:
+    """What a protocol does otherwise on one family of benchmarks than on DAVIS.
+
+    Attributes:
+        source: Where this was read, or why it was chosen.
+        changes: Fields of `PropagationSettings` -> value.
+        input: Size of the encoder's input; None keeps the protocol's.
+        points: How points are drawn and read; None keeps the protocol's.
+    """
+
+    source: str
+    changes: Mapping[str, object] = field(default_factory=dict)
+    input: InputSettings | None = None
+    points: PointSettings | None = None
+
+
+_UNDEFINED = 'the protocol does not define this benchmark; input size as most do'
+#: For the families of benchmarks that a protocol says nothing of.
+DEFAULT_TASKS: dict[str, TaskSettings] = {
+    'vip': TaskSettings(
+        f'{_UNDEFINED}: 560 x 560 (UVC, ContrastCorr, Spa-then-Temp)', input=InputSettings(size=(560, 560))
+    ),
+    'jhmdb': TaskSettings(
+        f'{_UNDEFINED}: 320 x 320 (UVC, CRW, VFS)', input=InputSettings(size=(320, 320)), points=PointSettings()
+    ),
+    'tapvid': TaskSettings(
+        f'{_UNDEFINED}: 256 x 256 (TAP-Vid)',
+        input=InputSettings(size=(256, 256)),
+        points=PointSettings(sigma=6.0, drawn_at='input', decoded_at='input'),
+    ),
+    'badja': TaskSettings(
+        f'{_UNDEFINED}: 320 x 512 (PIPs)',
+        input=InputSettings(size=(320, 512)),
+        points=PointSettings(sigma=6.0, drawn_at='input', decoded_at='input'),
+    ),
+}
+
+
+@dataclass(frozen=True)
 class Protocol:
     """A propagation protocol.
 
@@ -34,12 +79,16 @@ class Protocol:
         input: The size at which frames enter the encoder.
         sources: Name of each field of `settings`, and 'input' -> where its value was read, or why it was
             chosen.
+        points: How points are drawn and read.
+        tasks: Family of benchmarks ('vip', 'jhmdb', 'tapvid', 'badja', 'youtube_vos') -> what is otherwise there.
     """
 
     name: str
     settings: PropagationSettings
     input: InputSettings
     sources: Mapping[str, str]
+    points: PointSettings = PointSettings()
+    tasks: Mapping[str, TaskSettings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         expected = {field.name for field in fields(PropagationSettings)} | {'input'}
@@ -49,6 +98,26 @@ class Protocol:
                 f'protocol {self.name!r}: sources must name every setting once; check {sorted(wrong)}'
             )
 
+    def for_task(self, family: str) -> 'Protocol':
+        """The protocol as it is on one family of benchmarks: its own values there, else those of `DEFAULT_TASKS`.
+
+        'davis', and what neither knows, is the protocol itself. The name stays.
+        """
+        task = self.tasks.get(family) or DEFAULT_TASKS.get(family)
+        if task is None:
+            return self
+        settings = replace(self.settings, **task.changes)
+        sources = {**self.sources, **{name: task.source for name in task.changes}}
+        if task.input is not None:
+            sources['input'] = task.source
+        return replace(
+            self,
+            settings=settings,
+            input=task.input or self.input,
+            points=task.points or self.points,
+            sources=sources,
+            tasks={},
+        )
 
     def at_short_side(self, pixels: int) -> 'Protocol':
         """The same protocol on frames resized to this shorter side; its name says so: 'crw@240'."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from mmliir.ops.window_topk_attend import MixturePrior
 
-__all__ = ['InputSettings', 'LongRangeSearch', 'MixturePrior', 'PropagationSettings']
+__all__ = ['InputSettings', 'LongRangeSearch', 'MixturePrior', 'PointSettings', 'PropagationSettings']
 
 _CHOICES = {
     'shape': ('square', 'circle'),
@@ -170,6 +170,53 @@ class PropagationSettings:
     def resolve_temperature(self, channels: int) -> float:
         """The temperature for features of this many channels."""
         return math.sqrt(channels) if self.temperature == 'sqrt_channels' else float(self.temperature)
+
+
+@dataclass(frozen=True)
+class PointSettings:
+    """How points become a label field, and how a label field becomes points.
+
+    A point is a Gaussian of height 1 in a channel of its own.
+
+    Attributes:
+        sigma: Width of the Gaussian, in the pixels of `drawn_at`.
+        drawn_at: Where the Gaussian is drawn: 'frame' in pixels of the frame as it is stored (VFS, Spa-then-Temp: 4),
+            'input' in pixels of the encoder's input (FGVC on TAP-Vid: 6), 'cells' on the cells (CRW and UVC: 0.5).
+        reduce: A drawn map to cells: 'resize' bilinearly (VFS), 'subsample' takes pixel (stride * y, stride * x)
+            (FGVC). Means nothing for 'cells'.
+        background: A channel more, 1 where no point is (UVC).
+        min_max: Stretch each channel to 0..1 before it is read (UVC).
+        decoded_at: Where the place is read: 'frame', 'input' or 'cells', after bilinear upsampling to it.
+        decode_topk: The place is the mean of this many highest values' places, weighted by the values.
+        unbias: Take back the shift of (stride - 1) / 2 pixels that 'subsample' and centred upsampling make together.
+        visible_above: A point counts as visible where its confidence (see `mmliir.propagation.points`) is this or more.
+    """
+
+    sigma: float = 4.0
+    drawn_at: Literal['frame', 'input', 'cells'] = 'frame'
+    reduce: Literal['resize', 'subsample'] = 'resize'
+    background: bool = False
+    min_max: bool = False
+    decoded_at: Literal['frame', 'input', 'cells'] = 'frame'
+    decode_topk: int = 5
+    unbias: bool = False
+    visible_above: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ('drawn_at', ('frame', 'input', 'cells')),
+            ('reduce', ('resize', 'subsample')),
+            ('decoded_at', ('frame', 'input', 'cells')),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f'{name} must be one of {", ".join(allowed)}, got {getattr(self, name)!r}')
+        if not _is_positive(self.sigma):
+            raise ValueError(f'sigma must be a number of pixels above 0, got {self.sigma!r}')
+        if not _is_int(self.decode_topk) or self.decode_topk < 1:
+            raise ValueError(f'decode_topk must be a whole number, 1 or more, got {self.decode_topk!r}')
+        for name in ('background', 'min_max', 'unbias'):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f'{name} must be True or False, got {getattr(self, name)!r}')
 
 
 @dataclass(frozen=True)

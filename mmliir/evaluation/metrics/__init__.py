@@ -1,6 +1,17 @@
 """Benchmarks' scores, from the prediction files and the truth."""
 
 from .davis import METRIC_VERSION, DavisMetric
+from .results import BenchmarkResult, SequenceResult, combine
 from .scores import ObjectScores, Scores, SequenceScores, Statistics
 
-__all__ = ['METRIC_VERSION', 'DavisMetric', 'ObjectScores', 'Scores', 'SequenceScores', 'Statistics']
+__all__ = [
+    'METRIC_VERSION',
+    'BenchmarkResult',
+    'DavisMetric',
+    'ObjectScores',
+    'Scores',
+    'SequenceResult',
+    'SequenceScores',
+    'Statistics',
+    'combine',
+]

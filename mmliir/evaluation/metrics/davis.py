@@ -23,7 +23,8 @@ from mmliir.evaluation.functional.region import boundary_accuracy, region_simila
 from mmliir.registry import METRICS
 
 from .davis_official import official_class, run_official
-from .scores import ObjectScores, Scores, SequenceScores, Statistics, mean_over
+from .results import BenchmarkResult
+from .scores import ObjectScores, Scores, SequenceScores, Statistics, mean_over, to_result
 
 # Changes when the same files could give another number.
 METRIC_VERSION = 'davis-1'
@@ -70,6 +71,20 @@ class DavisMetric:
         self.num_sequences_in_split = len(names)
         self.sequences = _choose(names, sequences, split)
         self.truth = {name: _truth_files(self.data_root, name) for name in self.sequences}
+
+    version = METRIC_VERSION
+
+    @property
+    def num_published(self) -> int | None:
+        """Sequences that published scores are means over."""
+        return PUBLISHED_SEQUENCES.get((self.year, self.split))
+
+    def evaluate(
+        self, pred_dir: str | Path, jobs: int = 1, progress: Progress | None = None
+    ) -> BenchmarkResult:
+        """`score`, in the form that all benchmarks share."""
+        scores = self.score(pred_dir, jobs=jobs, progress=progress)
+        return to_result(scores, self.num_sequences_in_split, self.num_published)
 
     @property
     def benchmark(self) -> str:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .results import BenchmarkResult, Ratio, SequenceResult
+
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
@@ -112,6 +114,45 @@ class Scores:
             'notes': list(self.notes),
             'sequences': [sequence.to_dict() for sequence in self.sequences],
         }
+
+
+def to_result(scores: Scores, num_sequences_in_split: int, num_published: int | None) -> BenchmarkResult:
+    """The same numbers in the form that all benchmarks share."""
+    return BenchmarkResult(
+        benchmark=scores.benchmark,
+        split=scores.split,
+        metric_version=scores.metric_version,
+        metrics=_metrics(scores),
+        sequences=tuple(_sequence_result(sequence) for sequence in scores.sequences),
+        num_sequences_in_split=num_sequences_in_split,
+        num_published=num_published,
+        notes=scores.notes,
+    )
+
+
+def _metrics(scores: Scores | SequenceScores) -> dict[str, float]:
+    return {'jf_mean': scores.jf_mean} | {
+        f'{measure}_{key}': getattr(getattr(scores, measure), key)
+        for measure in ('j', 'f')
+        for key in ('mean', 'recall', 'decay')
+    }
+
+
+def _sequence_result(scores: SequenceScores) -> SequenceResult:
+    count = float(len(scores.objects))
+
+    def ratio(measure: str, key: str) -> Ratio:
+        return (sum(getattr(getattr(part, measure), key) for part in scores.objects),), (count,)
+
+    ratios = {f'{m}_{key}': ratio(m, key) for m in ('j', 'f') for key in ('mean', 'recall', 'decay')}
+    ratios['jf_mean'] = tuple(a + b for a, b in zip(ratios['j_mean'], ratios['f_mean'], strict=True))
+    curves = {}
+    if all(part.j_per_frame is not None for part in scores.objects):
+        curves = {
+            name: tuple(np.mean([getattr(part, f'{name}_per_frame') for part in scores.objects], axis=0).tolist())
+            for name in ('j', 'f')
+        }
+    return SequenceResult(scores.name, _metrics(scores), ratios, scores.frames, curves)
 
 
 def _flat(j: Statistics, f: Statistics, jf_mean: float) -> dict[str, float | None]:

@@ -1,0 +1,117 @@
+"""What a sequence's predictions look like on disk, for each kind of benchmark.
+
+A writer says which files a finished sequence has, and makes them one after the other. Making a file may fail because
+of the sequence (its frames, its labels), writing it because of the disk; the two are kept apart, because the first ends
+the sequence and the second the run.
+"""
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmliir.datasets.masks import write_label_map
+from mmliir.propagation import Protocol as PropagationProtocol
+from mmliir.propagation import propagate_points, propagate_video
+from mmliir.structures import PointSample, VideoSample
+from mmliir.utils.files import write_bytes_atomic
+
+#: Writes one file into the folder of its sequence.
+WriteFile = Callable[[Path], Any]
+Encode = Callable[[Tensor], Tensor]
+
+TRACKS_NAME = 'tracks.npz'
+
+
+class SequenceWriter(Protocol):
+    """How the predictions of one kind of benchmark are made and stored."""
+
+    def files(self, sample: Any) -> tuple[str, ...]:
+        """Names of the files that a finished sequence has."""
+
+    def produce(
+        self,
+        sample: Any,
+        encode: Encode,
+        protocol: PropagationProtocol,
+        stride: int,
+        device: str | torch.device,
+        advance: Callable[[], None],
+    ) -> Iterator[WriteFile]:
+        """Propagate, and give what writes each file; `advance` is called once a frame.
+
+        Raises:
+            ValueError, OSError: The sequence cannot be read or propagated.
+        """
+
+
+class MaskWriter:
+    """`<frame>.png`: indexed PNG, pixel value = id, at the size of the frame (DAVIS, YouTube-VOS, VIP)."""
+
+    def files(self, sample: VideoSample) -> tuple[str, ...]:
+        return tuple(f'{name}.png' for name in sample.frame_names)
+
+    def produce(self, sample, encode, protocol, stride, device, advance) -> Iterator[WriteFile]:
+        maps = propagate_video(sample.frames, encode, sample.given_labels, protocol, stride, device)
+        for name, label_map in zip(self.files(sample), maps, strict=True):
+            yield lambda folder, name=name, label_map=label_map: write_label_map(folder / name, label_map)
+            advance()
+
+
+class PointWriter:
+    """`tracks.npz`, all numbers plain arrays: `queries` (N, 3) of (t, x, y), `tracks` (N, T, 2) of (x, y), in pixels of
+    the frames, NaN where a point was not followed; `confidence` (N, T); `visible` (N, T) bool."""
+
+    def files(self, sample: PointSample) -> tuple[str, ...]:
+        return (TRACKS_NAME,)
+
+    def produce(self, sample, encode, protocol, stride, device, advance) -> Iterator[WriteFile]:
+        found = propagate_points(
+            sample.frames, encode, sample.queries, protocol, stride, device, sample.both_ways, advance
+        )
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            queries=sample.queries,
+            tracks=found.tracks.astype(np.float32),
+            confidence=found.confidence.astype(np.float32),
+            visible=found.visible,
+        )
+        yield lambda folder: write_bytes_atomic(folder / TRACKS_NAME, buffer.getvalue())
+
+
+#: A data set says its kind: what it asks for, and so what is written.
+WRITERS: dict[str, SequenceWriter] = {'masks': MaskWriter(), 'points': PointWriter()}
+
+
+def read_tracks(path: str | Path) -> dict[str, np.ndarray]:
+    """Read what `PointWriter` wrote; nothing in the file is executed.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: It is no such file, or its arrays do not fit together.
+    """
+    path = Path(path)
+    wanted = ('queries', 'tracks', 'confidence', 'visible')
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in wanted}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # zipfile, zlib, struct and NumPy all have their own words for a damaged file
+        raise ValueError(
+            f'{path} does not hold the arrays {", ".join(wanted)} ({type(error).__name__}: {error}). Predict again.'
+        ) from error
+    points, frames = arrays['visible'].shape if arrays['visible'].ndim == 2 else (-1, -1)
+    shapes = {'queries': (points, 3), 'tracks': (points, frames, 2), 'confidence': (points, frames)}
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            raise ValueError(
+                f'{path}: {name} has the shape {arrays[name].shape}, `visible` {arrays["visible"].shape}: expected '
+                '(N, 3) queries, (N, T, 2) tracks, (N, T) confidence and visible'
+            )
+    return arrays
