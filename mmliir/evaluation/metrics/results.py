@@ -36,9 +36,9 @@ class SequenceResult:
         metrics: Metric -> fraction, as the benchmark would report this sequence alone; NaN where it says nothing.
         ratios: Metric -> (numerators, denominators), each with G groups. The data set's value is the mean over groups
             of (sum of the sequences' numerators / sum of their denominators), groups whose denominator is 0 left out;
-            see `combine`. J over objects: G = 1, (sum of the objects' J, number of objects). PCK: a group a joint. mIoU: a
-            group a class, (intersection, union). What cannot be written so (AP) is not in it, and has no confidence
-            interval.
+            see `combine`. J over objects: G = 1, (sum of the objects' J, number of objects). PCK: a group a joint.
+            mIoU: a group a class, (intersection, union). What cannot be written so (AP) is not in it, and has no
+            confidence interval.
         frames: Names of the frames of `curves`.
         curves: Metric -> fraction of each of these frames; empty where there is none.
     """
