@@ -55,7 +55,7 @@ def test_a_benchmark_is_propagated_scored_continued_and_scored_again(tmp_path):
     )
     scores = json.loads((out / 'scores.json').read_text())
     assert scores['run_card'] == json.loads((out / 'run.json').read_text())
-    assert 0 < scores['jf_mean'] < 1
+    assert 0 < scores['metrics']['jf_mean'] < 1
 
     # A second run computes only what is missing.
     before = contents(out)

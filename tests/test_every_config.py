@@ -91,6 +91,6 @@ def check(config: Path, videos: str, davis: Path, tmp_path: Path) -> None:
 
     options = {key: value for key, value in tiny_for(config).items() if key.startswith('model.')}
     task = load_config(ROOT / 'configs' / '_base_' / 'tasks' / 'davis2017.py').task.to_dict()
-    result = evaluate(config, whole, task, data_root=davis, out_dir=tmp_path / 'out', options=options)
-    assert 0 <= result.scores.jf_mean <= 1
+    done = evaluate(config, whole, task, data_root=davis, out_dir=tmp_path / 'out', options=options)
+    assert 0 <= done.result.metrics['jf_mean'] <= 1
     assert len(list((tmp_path / 'out').rglob('*.png'))) == 4

@@ -5,6 +5,7 @@ examples:
   python tools/test.py configs/liir_r18_ytvos.py CKPT --task davis2017 --data-root data/davis
   python tools/test.py configs/liir_r18_ytvos.py CKPT --task davis2016 --protocol crw --out work_dirs/crw
   python tools/test.py configs/frozen/raw_lab.py --task davis2016 --data-root data/davis2016
+  bash tools/dist_test.sh configs/liir_r18_ytvos.py CKPT 8 --task vip --data-root data/vip
 """
 
 import argparse
@@ -15,7 +16,8 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 
 from mmliir.apis.evaluate import UNTRAINED, default_jobs, evaluate
-from mmliir.cli import print_scores, progress_bar
+from mmliir.cli import print_result, progress_bar
+from mmliir.evaluation.sharding import current_shard
 from mmliir.propagation import PRESETS
 from mmliir.utils.console import run_command
 from mmliir.utils.env import peak_memory_gib
@@ -42,9 +44,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--amp', action='store_true', help='encode in bfloat16')
     parser.add_argument('--seed', type=int, default=0, help=f'of {UNTRAINED} weights (default: 0)')
     parser.add_argument('--backend', choices=('mmliir', 'official'), default='mmliir', help='metric code')
-    parser.add_argument('--jobs', type=int, default=default_jobs(), metavar='N', help='threads of the metric')
+    parser.add_argument('--jobs', type=int, default=default_jobs(), metavar='N', help='parallel work of the metric')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
-    parser.add_argument('--launcher', choices=('none',), default='none', help=argparse.SUPPRESS)
+    parser.add_argument(
+        '--launcher', choices=('none', 'pytorch', 'slurm'), default='none', help='who started the processes, if several'
+    )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -55,6 +59,7 @@ def main() -> int:
 
     def run() -> None:
         task = Config.fromfile(str(TASKS / f'{args.task}.py')).task.to_dict()
+        shard = current_shard(args.launcher)
         with progress_bar('scoring') as progress:
             result = evaluate(
                 args.config,
@@ -72,8 +77,14 @@ def main() -> int:
                 seed=args.seed,
                 options=args.cfg_options,
                 progress=progress,
+                shard=shard,
             )
-        print_scores(result.scores)
+        if not shard.is_main:
+            return
+        if result.result is None:
+            print(f'{args.task}: the truth is not public; make a submission with `mmliir submit`')
+        else:
+            print_result(result.result)
         print(f'predictions and scores.json: {result.out_dir}')
         print(f'peak memory of this process: {peak_memory_gib():.2f} GiB')
 

@@ -33,7 +33,6 @@ from mmliir.apis.ablation_rows import (
 from mmliir.apis.configs import differences, flatten
 from mmliir.apis.evaluate import evaluate
 from mmliir.apis.train import result_of_stage, train
-from mmliir.evaluation.metrics import METRIC_VERSION
 from mmliir.evaluation.protocol import fingerprint_data, read_run_card
 from mmliir.evaluation.tasks import Task, build_task
 from mmliir.propagation import Protocol, resolve_protocol
@@ -448,7 +447,7 @@ def _predictions(out_dir: Path, job: RowJob, test: _Test) -> Path:
             'task': test.task.name,
             'data': test.data_sha256,
             'amp': test.amp,
-            'metric': METRIC_VERSION,
+            'metric': test.task.metric.version,
         }
     )
     return _Folders(out_dir / 'predictions').get(key, f'{job.row.name}-seed{job.seed}')
@@ -463,7 +462,7 @@ def _read_scores(out_dir: Path, job: RowJob, test: _Test) -> RowScores | None:
     checkpoint = job.stages[-1].checkpoint()
     if checkpoint is not None and sha256_file(checkpoint) != scores['run_card']['checkpoint_sha256']:
         return None
-    percent = [math.nan if (v := scores[f'{name}_mean']) is None else 100 * v for name in ('jf', 'j', 'f')]
+    percent = [math.nan if (v := scores['metrics'][f'{name}_mean']) is None else 100 * v for name in ('jf', 'j', 'f')]
     return RowScores(*percent, scores['run_card']['code_version'])
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,12 @@ import torch
 from mmengine.config import Config
 
 from mmliir.apis.configs import load_config
-from mmliir.evaluation.export import export_predictions
-from mmliir.evaluation.metrics import METRIC_VERSION, Scores
+from mmliir.evaluation.export import export_predictions, prepare_folder
+from mmliir.evaluation.metrics import BenchmarkResult
 from mmliir.evaluation.protocol import ProtocolCard, fingerprint_data
+from mmliir.evaluation.sharding import ALONE, Shard
 from mmliir.evaluation.tasks import Task, build_task
+from mmliir.evaluation.writers import WRITERS
 from mmliir.models.methods import BaseCorrespondence
 from mmliir.propagation import Protocol, resolve_protocol
 from mmliir.registry import MODELS
@@ -28,12 +30,39 @@ UNTRAINED = 'untrained'
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What `evaluate` did: the scores, and where predictions and `scores.json` lie."""
+class ModelIdentity:
+    """What a result says of the feature that it was made with.
 
-    scores: Scores
+    Attributes:
+        name: Of the config or the model.
+        colour_space: 'rgb' or 'lab'.
+        checkpoint_sha256: Of the weights file; None where there is none.
+        seed: Of random weights; None where there are none.
+        details: More that scores depend on, as JSON values.
+    """
+
+    name: str
+    colour_space: str
+    checkpoint_sha256: str | None
+    seed: int | None
+    details: dict
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation of one benchmark under one protocol did.
+
+    Attributes:
+        result: The scores; None for a benchmark whose truth is not public (a test split).
+        out_dir: Predictions, `run.json` and `scores.json`.
+        card: Everything that the predictions depend on.
+        missing: (name, reason) of the sequences that could not be propagated or scored; only what is there is scored.
+    """
+
+    result: BenchmarkResult | None
     out_dir: Path
     card: ProtocolCard
+    missing: tuple[tuple[str, str], ...] = ()
 
 
 def build_method(
@@ -81,6 +110,7 @@ def evaluate(
     options: dict | None = None,
     progress: Callable[[int, int], None] | None = None,
     name: str | None = None,
+    shard: Shard = ALONE,
 ) -> Evaluation:
     """Propagate and score; a killed evaluation continues, finished sequences are not computed again.
 
@@ -91,19 +121,23 @@ def evaluate(
         protocol: Name of a preset, `dict(base, changes)`, or a `Protocol`; None takes the config's.
         short_side: Frames are resized to this shorter side for the encoder; results keep their size.
         data_root: Replaces the task's.
-        out_dir: Predictions `<sequence>/<frame>.png`, `run.json`, `scores.json`.
+        out_dir: Predictions, a folder a sequence; `run.json`, `scores.json`.
         sequences: Only these; None for all.
         amp: Encode in bfloat16.
         overwrite: Replace the predictions of another run.
-        backend: Metric code: 'mmliir' or 'official'.
-        jobs: Threads of the metric.
+        backend: Metric code: 'mmliir', or 'official' where the benchmark has a tool of its own that can be called.
+        jobs: Parallel work of the metric; no number depends on it.
         seed: Of untrained weights.
         options: Changes to the config by dotted name.
-        progress: Called by the metric with (frames done, all).
+        progress: Called by the metric with (done, all).
         name: Of the feature, on the card; None takes the config file's.
+        shard: This process's part of the sequences, see `run_task`.
 
     Returns:
         The scores and where things are.
+
+    Raises:
+        ValueError: A sequence cannot be propagated; nothing is scored then.
     """
     if isinstance(config, Config):
         cfg, name = config, name or Path(config.filename or 'config').stem
@@ -112,69 +146,188 @@ def evaluate(
     chosen = protocol or cfg.get('protocol')
     if chosen is None:
         raise ValueError('give a protocol: the config names none (`protocol = ...`)')
-    chosen = resolve_protocol(chosen)
-    if short_side is not None:
-        chosen = chosen.at_short_side(short_side)
     built = build_task(task, data_root, sequences)
+    chosen = protocol_for(chosen, built, short_side)
     model = build_method(cfg, checkpoint, seed)
-    out_dir = Path(out_dir)
-    _refuse_data_as_output(built, out_dir)
-    card = make_card(built, chosen, cfg, name, checkpoint, seed, amp)
-    encode = make_encoder(model, amp)
-    report = export_predictions(
-        [built.dataset[i] for i in range(len(built.dataset))],
-        encode,
+    identity = describe_model(cfg, name, checkpoint, seed)
+    return run_task(
+        model,
+        identity,
+        built,
         chosen,
+        out_dir,
+        amp=amp,
+        overwrite=overwrite,
+        backend=backend,
+        jobs=jobs,
+        progress=progress,
+        strict=True,
+        shard=shard,
+    )
+
+
+def protocol_for(spec: 'str | dict | Protocol', task: Task, short_side: int | None = None) -> Protocol:
+    """A protocol as it is on this task's family of benchmarks, on frames of this shorter side if one is given."""
+    protocol = resolve_protocol(spec).for_task(task.dataset.family)
+    return protocol if short_side is None else protocol.at_short_side(short_side)
+
+
+def describe_model(cfg: Config, name: str, checkpoint: str | Path | None, seed: int) -> ModelIdentity:
+    """What a result says of a config's model with these weights."""
+    has_file = checkpoint is not None and str(checkpoint) != UNTRAINED
+    model = json.dumps(cfg.model.to_dict(), sort_keys=True, default=str)
+    return ModelIdentity(
+        name=name,
+        colour_space=(cfg.model.get('data_preprocessor') or {}).get('color_space', 'lab'),
+        checkpoint_sha256=sha256_file(checkpoint) if has_file else None,
+        seed=seed if str(checkpoint) == UNTRAINED else None,
+        details={'model_config_sha256': hashlib.sha256(model.encode('utf-8')).hexdigest()},
+    )
+
+
+def run_task(
+    model: BaseCorrespondence,
+    identity: ModelIdentity,
+    task: Task,
+    protocol: Protocol,
+    out_dir: str | Path,
+    *,
+    amp: bool = False,
+    overwrite: bool = False,
+    backend: str = 'mmliir',
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+    strict: bool = False,
+    shard: Shard = ALONE,
+) -> Evaluation:
+    """Loop 1 and loop 2 of one benchmark under one protocol.
+
+    Args:
+        model: Gives features.
+        identity: What the card says of it.
+        task: The benchmark.
+        protocol: As it is on this benchmark, see `protocol_for`.
+        out_dir: Predictions, a folder a sequence; `run.json`, `scores.json`.
+        amp: Encode in bfloat16.
+        overwrite: Replace the predictions of another run.
+        backend: See `evaluate`.
+        jobs: Parallel work of the metric.
+        progress: Called by the metric with (done, all).
+        strict: A sequence that cannot be propagated or scored is an error, and nothing is scored. False: the others are
+            scored, and it is named in the result.
+        shard: Which part of the sequences this process propagates; all processes call this together, the main one
+            scores.
+
+    Returns:
+        The evaluation; `result` is None in processes that are not the main one.
+    """
+    out_dir = Path(out_dir)
+    _refuse_data_as_output(task, out_dir)
+    samples = [task.dataset.sample(name) for name in task.dataset.names]
+    card = make_card(samples, task, protocol, identity, amp)
+    if shard.is_main:
+        prepare_folder(out_dir, task.dataset.names, card, overwrite)
+    shard.wait()
+    report = export_predictions(
+        [samples[number] for number in shard.mine([len(sample.frames) for sample in samples])],
+        make_encoder(model, amp),
+        protocol,
         model.stride,
         out_dir,
-        card=card,
-        overwrite=overwrite,
+        card=None,
+        writer=WRITERS[task.dataset.kind],
         device=model.device,
+        progress=None if shard.is_main else False,
     )
-    report.raise_for_failures()
-    scores = built.metric.score(out_dir, backend=backend, jobs=jobs, progress=progress)
-    write_json_atomic(out_dir / 'scores.json', {**scores.to_dict(), 'run_card': card.to_dict()})
-    return Evaluation(scores, out_dir, card)
+    failed = dict(sum(shard.gather(list(report.failed)), []))
+    if strict and failed:
+        report.raise_for_failures()
+    result = None
+    if shard.is_main and task.metric is not None:
+        result = score_task(task, out_dir, backend, jobs, progress, failed, strict)
+        write_json_atomic(out_dir / 'scores.json', {**result.to_dict(), 'run_card': card.to_dict()})
+    shard.wait()
+    missing = result.missing if result is not None else tuple(sorted(failed.items()))
+    return Evaluation(result, out_dir, card, missing)
+
+
+def score_task(
+    task: Task,
+    pred_dir: Path,
+    backend: str = 'mmliir',
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+    failed: Mapping[str, str] | None = None,
+    strict: bool = True,
+) -> BenchmarkResult:
+    """Loop 2: the scores of a folder of predictions.
+
+    Args:
+        task: The benchmark.
+        pred_dir: Predictions, a folder a sequence.
+        backend, jobs, progress, strict: See `run_task`.
+        failed: Sequences known to have no predictions -> why.
+
+    Raises:
+        ValueError, FileNotFoundError: Predictions are absent (`strict`), none is there at all, or one is wrong.
+    """
+    metric, lost = task.metric, dict(failed or {})
+    if not strict:
+        lost = {**metric.missing(pred_dir), **lost}
+        kept = [name for name in metric.sequences if name not in lost]
+        if not kept:
+            reasons = '; '.join(f'{name}: {why}' for name, why in list(lost.items())[:3])
+            raise ValueError(f'{pred_dir}: nothing to score, none of {len(lost)} sequences is complete ({reasons})')
+        metric = metric if not lost else task.metric_on(kept)
+    if backend == 'mmliir':
+        result = metric.evaluate(pred_dir, jobs=jobs, progress=progress)
+    elif hasattr(metric, 'evaluate_official'):
+        result = metric.evaluate_official(pred_dir, progress=progress)
+    else:
+        raise ValueError(f'backend {backend!r}: {task.name} is scored by mmliir alone')
+    return dataclasses.replace(result, missing=tuple(sorted(lost.items())))
 
 
 def make_card(
-    task: Task, protocol: Protocol, cfg: Config, name: str, checkpoint: str | Path | None, seed: int, amp: bool
+    samples: Sequence, task: Task, protocol: Protocol, identity: ModelIdentity, amp: bool
 ) -> ProtocolCard:
     """Everything that the scores of this evaluation depend on."""
-    samples = [task.dataset[i] for i in range(len(task.dataset))]
-    has_file = checkpoint is not None and str(checkpoint) != UNTRAINED
-    preprocessor = cfg.model.get('data_preprocessor') or {}
+    settings = dataclasses.asdict(protocol.settings)
+    if task.dataset.kind == 'points':
+        settings['points'] = dataclasses.asdict(protocol.points)
+    listed = task.metric.num_sequences_in_split if task.metric is not None else len(samples)
     return ProtocolCard(
         protocol=protocol.name,
-        settings=dataclasses.asdict(protocol.settings),
-        input=describe_input(protocol, cfg, amp),
-        colour_space=preprocessor.get('color_space', 'lab'),
-        model=name,
-        checkpoint_sha256=sha256_file(checkpoint) if has_file else None,
+        settings=settings,
+        input=describe_input(protocol, identity, amp),
+        colour_space=identity.colour_space,
+        model=identity.name,
+        checkpoint_sha256=identity.checkpoint_sha256,
         data=fingerprint_data((s.name, len(s.frames), s.frames[0].shape[:2]) for s in samples),
-        metric_version=METRIC_VERSION,
-        n_of_N=(len(samples), task.metric.num_sequences_in_split),
+        metric_version=task.metric.version if task.metric is not None else 'none',
+        n_of_N=(len(samples), listed),
         code_version=code_version(),
-        seed=seed if str(checkpoint) == UNTRAINED else None,
+        seed=identity.seed,
     )
 
 
-def describe_input(protocol: Protocol, cfg: Config, amp: bool) -> dict:
+def describe_input(protocol: Protocol, identity: ModelIdentity, amp: bool) -> dict:
     """How frames enter and what encodes them: with it on the card, a changed option is another run."""
-    model = json.dumps(cfg.model.to_dict(), sort_keys=True, default=str)
-    return dataclasses.asdict(protocol.input) | {
-        'precision': 'bfloat16' if amp else 'float32',
-        'model_config_sha256': hashlib.sha256(model.encode('utf-8')).hexdigest(),
-    }
+    return dataclasses.asdict(protocol.input) | {'precision': 'bfloat16' if amp else 'float32'} | identity.details
 
 
 def _refuse_data_as_output(task: Task, out_dir: Path) -> None:
     """Predictions must never replace the frames or the truth that they are made from."""
-    for name in (sample.name for sample in task.dataset):
-        truth = task.dataset.truth(name)[0].parent
-        frames = task.dataset.sample(name).frames.path
-        if (out_dir / name).resolve() in (truth.resolve(), frames.resolve()):
-            raise ValueError(f'predictions in {out_dir} would replace the data set itself: give another output folder')
+    data_root, out = task.dataset.data_root.resolve(), out_dir.resolve()
+    if out == data_root or data_root in out.parents or (out in data_root.parents and _would_replace(task, out)):
+        raise ValueError(f'predictions in {out_dir} would mix with the data set itself: give another output folder')
+
+
+def _would_replace(task: Task, out: Path) -> bool:
+    """Whether a sequence's folder of predictions is the data set's own folder or holds it."""
+    data_root = task.dataset.data_root.resolve()
+    folders = [(out / name).resolve() for name in task.dataset.names]
+    return any(folder == data_root or folder in data_root.parents for folder in folders)
 
 
 def make_encoder(model: BaseCorrespondence, amp: bool) -> Callable[[torch.Tensor], torch.Tensor]:

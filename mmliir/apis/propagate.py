@@ -12,9 +12,8 @@ import torch
 from mmengine.config import Config
 
 from mmliir.apis.configs import load_config
-from mmliir.apis.evaluate import UNTRAINED, build_method, describe_input, make_encoder
+from mmliir.apis.evaluate import build_method, describe_input, describe_model, make_encoder
 from mmliir.datasets import FrameArray, check_mask_size, open_frames, read_label_map, write_label_map
-from mmliir.evaluation.metrics import METRIC_VERSION
 from mmliir.evaluation.protocol import (
     RUN_CARD_NAME,
     ProtocolCard,
@@ -25,7 +24,6 @@ from mmliir.evaluation.protocol import (
 from mmliir.propagation import Protocol, propagate_video, resolve_protocol
 from mmliir.structures import FrameSequence
 from mmliir.utils.env import code_version
-from mmliir.utils.files import sha256_file
 from mmliir.visualization import overlay_labels, require_video_writer, write_video
 
 OVERLAY_NAME = 'overlay'
@@ -151,19 +149,19 @@ def propagate(
     labels, notes = _read_masks(masks, frames)
     model = build_method(cfg, checkpoint, seed, device)
     label_maps = propagate_video(frames, make_encoder(model, amp), labels, chosen, model.stride, model.device)
-    has_file = checkpoint is not None and str(checkpoint) != UNTRAINED
+    identity = describe_model(cfg, Path(cfg.filename or 'config').stem, checkpoint, seed)
     card = ProtocolCard(
         protocol=chosen.name,
         settings=dataclasses.asdict(chosen.settings),
-        input=describe_input(chosen, cfg, amp) | _describe_video(frames, labels),
-        colour_space=(cfg.model.get('data_preprocessor') or {}).get('color_space', 'lab'),
-        model=Path(cfg.filename or 'config').stem,
-        checkpoint_sha256=sha256_file(checkpoint) if has_file else None,
+        input=describe_input(chosen, identity, amp) | _describe_video(frames, labels),
+        colour_space=identity.colour_space,
+        model=identity.name,
+        checkpoint_sha256=identity.checkpoint_sha256,
         data=fingerprint_data([(frames.name, len(frames), next(iter(labels.values())).shape)]),
-        metric_version=METRIC_VERSION,
+        metric_version='none',
         n_of_N=(1, 1),
         code_version=code_version(),
-        seed=seed if str(checkpoint) == UNTRAINED else None,
+        seed=identity.seed,
     )
     inputs = tuple(Path(item) for item in (video, *masks.values()) if isinstance(item, str | Path))
     return Propagation(frames.name, frames, frame_names, label_maps, notes, card, inputs)

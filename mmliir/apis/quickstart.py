@@ -37,6 +37,7 @@ SCENES = SceneSettings(
 )
 _VAL_SEEDS = range(9000, 9000 + VAL_VIDEOS)
 _TRAIN_SEEDS = range(1, 1 + TRAIN_VIDEOS)
+_SHOWN = {'J&F': 'jf_mean', 'J': 'j_mean', 'F': 'f_mean'}
 _RAW_LAB = dict(type='RawColor', stride=4, data_preprocessor=dict(type='VideoPreprocessor', color_space='lab'))
 
 
@@ -79,7 +80,8 @@ def run_quickstart(config: str | Path, work_dir: str | Path, task: dict, seed: i
     _say('4/5', 'evaluating the trained encoder')
     after = evaluate(cfg, checkpoint, out_dir=work_dir / 'predictions' / 'trained', **common)
     _say('5/5', 'writing the report')
-    jf = {name: 100 * run.scores.jf_mean for name, run in (('raw', raw), ('before', before), ('after', after))}
+    runs = {'raw': raw, 'before': before, 'after': after}
+    jf = {name: 100 * run.result.metrics['jf_mean'] for name, run in runs.items()}
     margin = jf['after'] - max(jf['raw'], jf['before'])
     passed = margin >= MARGIN
     report = _write(work_dir, data, cfg, raw, before, after, margin, passed, run_dir, seed, started)
@@ -112,8 +114,9 @@ def _write(work_dir, data, cfg, raw, before, after, margin, passed, run_dir, see
     """Assemble `report.html`."""
     runs = {'raw Lab colours': raw, 'untrained encoder': before, 'trained encoder': after}
     dataset = DavisDataset(str(data / 'davis'))
-    sequences = after.scores.sequences
-    gains = sorted(range(len(sequences)), key=lambda i: before.scores.sequences[i].jf_mean - sequences[i].jf_mean)
+    sequences = after.result.sequences
+    earlier = [one.metrics['jf_mean'] for one in before.result.sequences]
+    gains = sorted(range(len(sequences)), key=lambda i: earlier[i] - sequences[i].metrics['jf_mean'])
     shown = [sequences[i].name for i in (gains[0], gains[len(gains) // 2], gains[-1])]
     pictures = [(f'{name}: truth and predictions', _sheet(dataset, name, runs)) for name in shown]
     videos = [(f'{shown[0]}: trained encoder', _video(dataset, shown[0], after, work_dir))]
@@ -127,7 +130,7 @@ def _write(work_dir, data, cfg, raw, before, after, margin, passed, run_dir, see
         summary_rows=[
             ScoreRow(
                 name,
-                {'J&F': run.scores.jf_mean, 'J': run.scores.j.mean, 'F': run.scores.f.mean},
+                {title: run.result.metrics[name] for title, name in _SHOWN.items()},
                 highlight=name == 'trained encoder',
             )
             for name, run in runs.items()
@@ -143,8 +146,8 @@ def _write(work_dir, data, cfg, raw, before, after, margin, passed, run_dir, see
                 'Sequences',
                 ('sequence', 'J&F raw Lab', 'J&F untrained', 'J&F trained', 'J trained', 'F trained'),
                 tuple(
-                    (s.name, r.jf_mean, b.jf_mean, s.jf_mean, s.j.mean, s.f.mean)
-                    for r, b, s in zip(raw.scores.sequences, before.scores.sequences, sequences, strict=True)
+                    (s.name, *(one.metrics['jf_mean'] for one in (r, b, s)), s.metrics['j_mean'], s.metrics['f_mean'])
+                    for r, b, s in zip(raw.result.sequences, before.result.sequences, sequences, strict=True)
                 ),
             )
         ],

@@ -116,13 +116,7 @@ def export_predictions(
         ValueError: Two sequences of one name, or a folder that belongs to another run.
     """
     out_dir = Path(out_dir)
-    names = [sample.name for sample in samples]
-    _check_names(names)
-    if overwrite:
-        _clear(out_dir, names)
-    if card is not None and not check_run_card(out_dir, card):
-        write_run_card(out_dir, card)
-    out_dir.mkdir(parents=True, exist_ok=True)
+    prepare_folder(out_dir, [sample.name for sample in samples], card, overwrite)
     written, skipped, failed = [], [], []
     num_frames, start = 0, time.monotonic()
     with _bar(progress) as bar:
@@ -144,6 +138,25 @@ def export_predictions(
                 bar.advance(task, len(sample.frame_names) - attempt.count)
     seconds = time.monotonic() - start
     return ExportReport(out_dir, tuple(written), tuple(skipped), tuple(failed), num_frames, seconds)
+
+
+def prepare_folder(
+    out_dir: str | Path, names: Sequence[str], card: ProtocolCard | None, overwrite: bool = False
+) -> None:
+    """Make sure that a folder is this run's before anything is written into it; see `export_predictions`.
+
+    Processes that share a run's sequences call `export_predictions` with `card=None` after one of them has done this.
+
+    Raises:
+        ValueError: Two sequences of one name, or a folder that belongs to another run.
+    """
+    out_dir = Path(out_dir)
+    _check_names(names)
+    if overwrite:
+        _clear(out_dir, names)
+    if card is not None and not check_run_card(out_dir, card):
+        write_run_card(out_dir, card)
+    out_dir.mkdir(parents=True, exist_ok=True)
 
 
 class _Attempt:

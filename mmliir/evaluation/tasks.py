@@ -14,11 +14,12 @@ and every metric class the form of `mmliir.evaluation.metrics.results`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mmliir.registry import DATASETS, METRICS
-from mmliir.structures import VideoSample
+from mmliir.structures import PointSample, VideoSample
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,17 @@ class Task:
         name: As on the command line, 'davis2017'.
         dataset: Its sequences as `VideoSample`s or `PointSample`s.
         metric: Scores a folder of predictions.
+        metric_config: What the metric was built from.
     """
 
     name: str
-    dataset: Sequence[VideoSample]
-    metric: object
+    dataset: Sequence[VideoSample | PointSample]
+    metric: Any
+    metric_config: dict = field(default_factory=dict)
+
+    def metric_on(self, sequences: Sequence[str]) -> Any:
+        """The metric of these sequences alone."""
+        return METRICS.build({**self.metric_config, 'sequences': list(sequences)})
 
 
 def build_task(task: dict, data_root: str | Path | None = None, sequences: Sequence[str] | None = None) -> Task:
@@ -55,8 +62,5 @@ def build_task(task: dict, data_root: str | Path | None = None, sequences: Seque
         changes['data_root'] = str(data_root)
     if sequences is not None:
         changes['sequences'] = list(sequences)
-    return Task(
-        task['name'],
-        DATASETS.build({**task['dataset'], **changes}),
-        METRICS.build({**task['metric'], **changes}),
-    )
+    dataset, metric = {**task['dataset'], **changes}, {**task['metric'], **changes}
+    return Task(task['name'], DATASETS.build(dataset), METRICS.build(metric), metric)

@@ -56,8 +56,8 @@ def test_scores_are_those_of_the_command(config, task, tmp_path):
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b'of an earlier run')
     PropagationEvalHook(task, 'quick').evaluate(run, 7)
-    expected = evaluate(config, 'untrained', task, out_dir=tmp_path / 'command').scores
-    assert run.logged['davis2017/J&F'] == expected.jf_mean
+    expected = evaluate(config, 'untrained', task, out_dir=tmp_path / 'command').result
+    assert run.logged['davis2017/jf_mean'] == expected.metrics['jf_mean']
     saved = json.loads((stale.parents[1] / 'scores.json').read_text())
     assert saved == expected.to_dict()
 
@@ -81,8 +81,8 @@ def test_two_ranks_share_the_sequences_and_one_folder(config, task, tmp_path, mo
     for thread in threads:
         thread.join(60)
     assert not errors
-    expected = evaluate(config, 'untrained', task, out_dir=tmp_path / 'command').scores
-    assert runs[0].logged['davis2017/J&F'] == expected.jf_mean and not runs[1].logged
+    expected = evaluate(config, 'untrained', task, out_dir=tmp_path / 'command').result
+    assert runs[0].logged['davis2017/jf_mean'] == expected.metrics['jf_mean'] and not runs[1].logged
 
 
 def test_a_sequence_that_fails_is_named(config, task, tmp_path):

@@ -1,5 +1,6 @@
 """Evaluation during training: propagate the first labels of a few sequences, score the files, log the numbers."""
 
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,13 @@ from mmengine.model import is_model_wrapper
 
 from mmliir.evaluation.export import export_predictions
 from mmliir.evaluation.tasks import build_task
+from mmliir.evaluation.writers import WRITERS
 from mmliir.propagation import resolve_protocol
 from mmliir.registry import HOOKS
 from mmliir.utils.files import write_json_atomic
+
+# Metrics in the log's line, the headline first; all go to the visualizer and the file.
+_LOGGED = 4
 
 
 @HOOKS.register_module()
@@ -20,8 +25,8 @@ class PropagationEvalHook(Hook):
     """Every `interval` steps, and after the last one, export predictions and score them.
 
     The same two loops as `tools/test.py`, on the model in memory. Scores go to the log, to the visualizer as
-    `<task>/J&F`, `<task>/J`, `<task>/F`, and to `<work_dir>/eval/<task>/iter_<n>/scores.json`. With several ranks the
-    sequences are shared out.
+    `<task>/<metric>` (`davis2017/jf_mean`, `vip/miou`, `jhmdb/pck@0.1`), and to
+    `<work_dir>/eval/<task>/iter_<n>/scores.json`. With several ranks the sequences are shared out.
 
     Args:
         task: Config of the task: `dict(name, dataset, metric)`.
@@ -44,7 +49,9 @@ class PropagationEvalHook(Hook):
         if interval < 1:
             raise ValueError(f'interval must be at least 1 step, got {interval}')
         self.task = build_task(task, sequences=sequences)  # fails now when the data are not there, not hours later
-        self.protocol = resolve_protocol(protocol)
+        if self.task.metric is None:
+            raise ValueError(f'{task["name"]} cannot be scored here: its truth is not public')
+        self.protocol = resolve_protocol(protocol).for_task(self.task.dataset.family)
         self.interval = interval
         self.at_start = at_start
 
@@ -62,7 +69,7 @@ class PropagationEvalHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         out_dir = Path(runner.work_dir) / 'eval' / self.task.name / f'iter_{step}'
         rank, ranks = runner.rank, runner.world_size
-        samples = [self.task.dataset[i] for i in range(rank, len(self.task.dataset), ranks)]
+        samples = [self.task.dataset.sample(name) for name in self.task.dataset.names[rank::ranks]]
         if rank == 0 and out_dir.exists():
             shutil.rmtree(out_dir)  # of a run that was here before; the ranks share the folder
         if ranks > 1:
@@ -74,19 +81,21 @@ class PropagationEvalHook(Hook):
             model.stride,
             out_dir,
             card=None,
+            writer=WRITERS[self.task.dataset.kind],
             device=model.device,
         )
         report.raise_for_failures()
         if ranks > 1:
             dist.barrier()
         if rank == 0:
-            scores = self.task.metric.score(out_dir)
-            write_json_atomic(out_dir / 'scores.json', scores.to_dict())
-            numbers = {'J&F': scores.jf_mean, 'J': scores.j.mean, 'F': scores.f.mean}
+            result = self.task.metric.evaluate(out_dir)
+            write_json_atomic(out_dir / 'scores.json', result.to_dict())
+            numbers = {name: value for name, value in result.metrics.items() if not math.isnan(value)}
             runner.visualizer.add_scalars({f'{self.task.name}/{name}': value for name, value in numbers.items()}, step)
+            shown = list(numbers.items())[:_LOGGED]
             runner.logger.info(
-                f'{self.task.name} at step {step} ({self.protocol.name}, {len(self.task.dataset)} sequences): '
-                + '  '.join(f'{name} {100 * value:.1f}' for name, value in numbers.items())
+                f'{self.task.name} at step {step} ({self.protocol.name}, {len(self.task.dataset.names)} sequences): '
+                + '  '.join(f'{name} {100 * value:.1f}' for name, value in shown)
             )
         if ranks > 1:
             dist.barrier()

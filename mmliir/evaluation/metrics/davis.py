@@ -86,6 +86,11 @@ class DavisMetric:
         scores = self.score(pred_dir, jobs=jobs, progress=progress)
         return to_result(scores, self.num_sequences_in_split, self.num_published)
 
+    def evaluate_official(self, pred_dir: str | Path, progress: Progress | None = None) -> BenchmarkResult:
+        """`evaluate` by the original tool, when it is installed."""
+        scores = self.score(pred_dir, backend='official', progress=progress)
+        return to_result(scores, self.num_sequences_in_split, self.num_published)
+
     @property
     def benchmark(self) -> str:
         """'davis2017' or 'davis2016'."""

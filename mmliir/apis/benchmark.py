@@ -1,0 +1,138 @@
+"""Score a feature on several benchmarks under several protocols: what `mmliir eval` does."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmliir.apis.evaluate import Evaluation, ModelIdentity, protocol_for, run_task
+from mmliir.evaluation.benchmarks import open_benchmark
+from mmliir.evaluation.sharding import ALONE, Shard
+from mmliir.evaluation.tasks import Task
+from mmliir.models.methods import BaseCorrespondence
+from mmliir.propagation import Protocol, get_protocol
+
+
+@dataclass(frozen=True)
+class BenchmarkRun:
+    """One benchmark under one protocol.
+
+    Attributes:
+        benchmark: Its name.
+        protocol: As it was on this benchmark.
+        task: The benchmark.
+        evaluation: What came out.
+    """
+
+    benchmark: str
+    protocol: Protocol
+    task: Task
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One benchmark under one protocol, before it is run: the data are there and the names are right."""
+
+    benchmark: str
+    protocol: Protocol
+    task: Task
+
+    def folder(self, out_dir: str | Path) -> Path:
+        """`<out_dir>/<benchmark>/<protocol>`."""
+        return Path(out_dir) / self.benchmark / self.protocol.name
+
+
+def plan_runs(
+    benchmarks: Sequence[str],
+    protocols: Sequence[str],
+    data_root: str | Path,
+    sequences: Sequence[str] | None = None,
+    short_side: int | None = None,
+) -> list[PlannedRun]:
+    """Open every benchmark and look up every protocol, so that what is missing is known before anything is computed.
+
+    Args:
+        benchmarks: Names, see `mmliir.evaluation.benchmarks`.
+        protocols: Names, see `mmliir.propagation.PRESETS`.
+        data_root: Folder that holds the data sets, each under one of its usual names; or the only one itself.
+        sequences: Only these; None for all.
+        short_side: Frames are resized to this shorter side for the encoder.
+
+    Raises:
+        ValueError: An unknown name, or one that is given twice.
+        FileNotFoundError: Data are missing.
+    """
+    for what, names in (('benchmark', benchmarks), ('protocol', protocols)):
+        if not names:
+            raise ValueError(f'give at least one {what}')
+        twice = sorted({name for name in names if list(names).count(name) > 1})
+        if twice:
+            raise ValueError(f'{what} {twice[0]!r} is given twice')
+    for name in protocols:
+        get_protocol(name)
+    tasks = {name: open_benchmark(name, data_root, sequences) for name in benchmarks}
+    return [
+        PlannedRun(name, protocol_for(protocol, task, short_side), task)
+        for name, task in tasks.items()
+        for protocol in protocols
+    ]
+
+
+def run_benchmarks(
+    plan: Sequence[PlannedRun],
+    model: BaseCorrespondence,
+    identity: ModelIdentity,
+    out_dir: str | Path,
+    *,
+    amp: bool = False,
+    overwrite: bool = False,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+    announce: Callable[[int, PlannedRun], None] | None = None,
+    shard: Shard = ALONE,
+) -> list[BenchmarkRun]:
+    """Propagate and score every planned run; a killed call continues when it is made again.
+
+    Args:
+        plan: From `plan_runs`.
+        model: Gives features.
+        identity: What results say of it.
+        out_dir: Each run has a folder of its own in it, see `PlannedRun.folder`.
+        amp: Encode in bfloat16.
+        overwrite: Replace predictions of other runs.
+        jobs: Parallel work of the metrics.
+        progress: Called by the metric with (done, all).
+        announce: Called with (number, run) before each.
+        shard: This process's part of the sequences, see `run_task`.
+
+    Returns:
+        The runs, in order of the plan. A sequence that cannot be propagated or scored is named in its run.
+    """
+    runs = []
+    for number, planned in enumerate(plan):
+        if announce is not None:
+            announce(number, planned)
+        evaluation = run_task(
+            model,
+            identity,
+            planned.task,
+            planned.protocol,
+            planned.folder(out_dir),
+            amp=amp,
+            overwrite=overwrite,
+            jobs=jobs,
+            progress=progress,
+            shard=shard,
+        )
+        runs.append(BenchmarkRun(planned.benchmark, planned.protocol, planned.task, evaluation))
+    return runs
+
+
+def folder_name(spec: str, weights: str | Path | None = None) -> str:
+    """A name for a feature's results: 'timm:vit_small' with 'a/b.pth' -> 'timm_vit_small_b'."""
+    path = Path(spec)
+    text = path.stem if path.suffix == '.py' else spec
+    if weights is not None:
+        text += f'_{Path(weights).stem}'
+    return re.sub(r'[^\w.@+=-]+', '_', text).strip('._') or 'model'

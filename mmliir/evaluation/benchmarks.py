@@ -1,0 +1,79 @@
+"""The benchmarks by name: what `mmliir eval --on` and `mmliir score` know.
+
+`configs/_base_/tasks` has the same as configs, for the Runner's hooks and `tools/test.py`; a test keeps them equal.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmliir.datasets.catalog import find_data
+from mmliir.evaluation.tasks import Task, build_task
+
+
+def _task(name: str, dataset: dict, metric: dict | None, root: str | None = None) -> dict:
+    root = f'data/{root or name}'
+    return dict(
+        name=name,
+        dataset={**dataset, 'data_root': root},
+        metric=None if metric is None else {**metric, 'data_root': root},
+    )
+
+
+def _davis(year: int, split: str = 'val') -> tuple[dict, dict]:
+    return dict(type='DavisDataset', year=year, split=split), dict(type='DavisMetric', year=year, split=split)
+
+
+def _tapvid(subset: str, query_mode: str = 'first') -> tuple[dict, dict]:
+    common = dict(subset=subset, query_mode=query_mode)
+    return dict(type='TapVidDataset', **common), dict(type='TapVidMetric', **common)
+
+
+BENCHMARKS: dict[str, dict] = {
+    task['name']: task
+    for task in (
+        _task('davis2016', *_davis(2016)),
+        _task('davis2017', *_davis(2017)),
+        _task('vip', dict(type='VipDataset'), dict(type='VipSemanticMetric')),
+        _task(
+            'vip_instance', dict(type='VipDataset', annotation='instance'), dict(type='VipInstanceMetric'), root='vip'
+        ),
+        _task('jhmdb', dict(type='JhmdbDataset'), dict(type='JhmdbMetric')),
+        _task('badja', dict(type='BadjaDataset'), dict(type='BadjaMetric')),
+        _task('tapvid_davis', *_tapvid('davis')),
+        _task('tapvid_davis_strided', *_tapvid('davis', 'strided'), root='tapvid_davis'),
+        _task('tapvid_kinetics', *_tapvid('kinetics')),
+        _task('tapvid_rgb_stacking', *_tapvid('rgb_stacking')),
+        _task('robotap', *_tapvid('robotap')),
+    )
+}
+
+
+def find_benchmark(name: str) -> dict:
+    """The task of a benchmark: `dict(name, dataset, metric)`.
+
+    Raises:
+        ValueError: No benchmark of this name; the message lists all.
+    """
+    if name not in BENCHMARKS:
+        close = difflib.get_close_matches(name, BENCHMARKS, n=1)
+        hint = f'did you mean {close[0]!r}? ' if close else ''
+        raise ValueError(f'unknown benchmark {name!r}; {hint}there are {", ".join(BENCHMARKS)}')
+    return BENCHMARKS[name]
+
+
+def open_benchmark(name: str, data_root: str | Path, sequences: Sequence[str] | None = None) -> Task:
+    """Build a benchmark from a folder that holds its data, or a folder of such folders.
+
+    Args:
+        name: Of the benchmark.
+        data_root: The data set itself, or a folder in which it has one of its usual names (`davis2016`, `DAVIS`, ...).
+        sequences: Only these; None for all.
+
+    Raises:
+        ValueError: No benchmark of this name, or an unknown sequence.
+        FileNotFoundError: The data are not there; names what was looked for.
+    """
+    task = find_benchmark(name)
+    data_name = Path(task['dataset']['data_root']).name
+    return build_task(task, find_data(data_name, data_root), sequences)
