@@ -195,6 +195,7 @@ class _Attend:
         query_yxMC = tiles.split(query_Chw)
         # The extra channel multiplies the keys' validity channel: 0 inside the frame, -inf outside it.
         query_yxMC = torch.cat([query_yxMC, query_yxMC.new_ones((*query_yxMC.shape[:3], 1))], dim=3)
+        inside_yxM = tiles.split(query_Chw.new_ones((1, height, width), dtype=torch.bool))[..., 0]
         channels = values_RKhw.shape[1]
         out_yxMK = values_RKhw.new_empty((tiles.rows, tiles.columns, tiles.side**2, channels))
 
@@ -202,7 +203,8 @@ class _Attend:
             stop = min(start + block, tiles.columns)
             query_nMC = query_yxMC[row, start:stop]
             logits = [group.logits(query_nMC, row, start, stop) for group in groups]
-            out_yxMK[row, start:stop] = self._read(logits, groups, (row, start, stop))
+            inside = inside_yxM[row, start:stop, :, None]
+            out_yxMK[row, start:stop] = self._read(logits, groups, (row, start, stop), inside)
 
         blocks = [(row, start) for row in range(tiles.rows) for start in range(0, tiles.columns, block)]
         _for_each(attend_block, blocks, query_Chw.device)
@@ -229,13 +231,15 @@ class _Attend:
         target = min(limit, CPU_BLOCK) if on_cpu else limit
         return tiles, max(1, min(target // (side * side * keys), tiles.columns)), places
 
-    def _read(self, logits_nMN: list[Tensor], groups: list, where: tuple[int, int, int]) -> Tensor:
-        """Select, normalise and read out one block: -> (n, M, K)."""
+    def _read(
+        self, logits_nMN: list[Tensor], groups: list, where: tuple[int, int, int], inside_nM1: Tensor
+    ) -> Tensor:
+        """Select, normalise and read out one block: -> (n, M, K); `inside_nM1` says which cells lie in the frame."""
         total = None
         if self.normalise == 'softmax_then_topk':
             total = _logsumexp([x / self.temperature for x in logits_nMN])
         if self.topk is not None:
-            sparse = self._read_sparse(logits_nMN, groups, where, total)
+            sparse = self._read_sparse(logits_nMN, groups, where, total, inside_nM1)
             if not isinstance(sparse, _Ties):
                 return sparse
             for x in logits_nMN:
@@ -256,7 +260,7 @@ class _Attend:
         parts = [group.read(weights, *where) for group, weights in zip(groups, weights_nMN, strict=True)]
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum(dim=0)
 
-    def _read_sparse(self, logits_nMN, groups, where, total):
+    def _read_sparse(self, logits_nMN, groups, where, total, inside_nM1):
         """Gather the k kept values of each cell; where keys tie at the k-th place, say so instead."""
         found = [x.topk(min(self.topk + 1, x.shape[-1]), dim=-1) for x in logits_nMN]
         best = torch.cat([x.values for x in found], dim=-1)
@@ -265,7 +269,8 @@ class _Attend:
         if best.shape[-1] > self.topk:
             ranked = best.topk(self.topk + 1, dim=-1).values
             smallest_kept, next_one = ranked[..., self.topk - 1, None], ranked[..., self.topk, None]
-            ties = bool(((smallest_kept == next_one) & smallest_kept.isfinite()).any())
+            # Cells that only fill up a tile have the same logit everywhere; nobody reads them.
+            ties = bool(((smallest_kept == next_one) & smallest_kept.isfinite() & inside_nM1).any())
         if ties or self.prior is not None:
             return _Ties(smallest_kept)
         best = best.masked_fill_(best < smallest_kept, -torch.inf).div_(self.temperature)
