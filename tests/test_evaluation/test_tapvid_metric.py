@@ -12,6 +12,8 @@ from mmliir.datasets.tapvid import sample_queries
 from mmliir.evaluation.functional import pts_within_over_time, tapvid_counts, tapvid_scores
 from mmliir.evaluation.metrics.results import BenchmarkResult
 from mmliir.evaluation.metrics.tapvid import TapVidMetric
+from mmliir.evaluation.writers import WRITERS
+from mmliir.propagation.points import PointTracks
 from mmliir.registry import METRICS
 from mmliir.testing.reference_metrics import slow_tapvid_scores
 from mmliir.testing.synthetic_tapvid import VISIBLE_ONCE, SyntheticTracks, write_tapvid
@@ -218,6 +220,30 @@ def save(folder, queries, tracks, visible):
     np.savez(
         folder / 'tracks.npz', queries=queries, tracks=tracks.astype(np.float32), confidence=confidence, visible=visible
     )
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_what_the_writer_of_points_writes_is_what_is_scored(tmp_path, monkeypatch, mode):
+    """From the samples to the score, with the truth in place of a tracker."""
+    videos = {video.name: video for video in write_tapvid(tmp_path, 'robotap')}
+    metric = TapVidMetric(tmp_path, 'robotap', mode)
+
+    def follow(frames, encode, queries, protocol, stride, device, both_ways, advance):
+        assert both_ways == (mode == 'strided') and len(frames) == 8
+        video = videos[frames.name]
+        times, places = queries[:, 0].astype(int), queries[:, 1:]
+        near = np.abs(video.tracks[:, times] - places[None]).max(axis=2) < 1e-4
+        rows = np.argmax(near & video.visible[:, times], axis=0)
+        return PointTracks(video.tracks[rows], video.visible[rows].astype(float), video.visible[rows])
+
+    monkeypatch.setattr('mmliir.evaluation.writers.propagate_points', follow)
+    writer = WRITERS[metric.dataset.kind]
+    for sample in metric.dataset:
+        folder = tmp_path / 'pred' / sample.name
+        for write in writer.produce(sample, None, None, 4, 'cpu', lambda: None):
+            write(folder)
+        assert sorted(path.name for path in folder.iterdir()) == sorted(writer.files(sample))
+    assert set(metric.evaluate(tmp_path / 'pred').metrics.values()) == {1.0}
 
 
 @pytest.fixture
