@@ -5,8 +5,10 @@ from mmliir.datasets.clip_sampling import LIIR_GAPS, sample_pairs
 from mmliir.datasets.davis import DavisDataset, read_davis_labels
 from mmliir.datasets.frames import BrokenMediaError, FrameArray, FrameFolder, VideoFile, open_frames, read_image
 from mmliir.datasets.masks import LabelMap, check_mask_size, read_label_map, write_label_map
+from mmliir.datasets.safe_pickle import read_pickle
 from mmliir.datasets.samplers import PairIndex, PairSampler
 from mmliir.datasets.sources import AutoSource, FrameFolderSource, VideoFileSource, VideoSource, YouTubeVOSSource
+from mmliir.datasets.tapvid import TapVidDataset, TapVidTruth
 from mmliir.datasets.video_pairs import VideoPairDataset
 
 __all__ = [
@@ -20,6 +22,8 @@ __all__ = [
     'LabelMap',
     'PairIndex',
     'PairSampler',
+    'TapVidDataset',
+    'TapVidTruth',
     'VideoFile',
     'VideoFileSource',
     'VideoPairDataset',
@@ -30,6 +34,7 @@ __all__ = [
     'read_davis_labels',
     'read_image',
     'read_label_map',
+    'read_pickle',
     'sample_pairs',
     'transforms',
     'write_label_map',

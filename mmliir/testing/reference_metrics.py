@@ -1,5 +1,5 @@
-"""DAVIS measures as slow loops over pixels, written from the definition: what the fast ones are tested
-against.
+"""DAVIS measures as slow loops over pixels, TAP-Vid's over points, written from the definition: what the fast ones are
+tested against.
 
 Plain Python on nested sequences of truth values; nothing here shares code with
 `mmliir.evaluation.functional`.
@@ -79,6 +79,60 @@ def slow_statistics(scores: Sequence[float]) -> tuple[float, float, float]:
     first, last = scores[ends[0] : ends[1] + 1 & 0xFF], scores[ends[3] : ends[4] + 1 & 0xFF]
     above = sum(1 for score in scores if score > 0.5)
     return _average(scores), above / count, _average(first) - _average(last)
+
+
+def slow_tapvid_scores(
+    query_frames: Sequence[int],
+    truth_tracks: Sequence[Sequence[Sequence[float]]],
+    truth_visible: Sequence[Sequence[bool]],
+    tracks: Sequence[Sequence[Sequence[float]]],
+    visible: Sequence[Sequence[bool]],
+    query_mode: str,
+    aggregate: str = 'pooled',
+) -> dict[str, float]:
+    """Return the TAP-Vid measures of one video, point by point, on frames of 256x256.
+
+    Args:
+        query_frames: N frame numbers.
+        truth_tracks: N rows of T (x, y).
+        truth_visible: N rows of T truth values.
+        tracks: As `truth_tracks`, predicted.
+        visible: As `truth_visible`, predicted.
+        query_mode: 'first': frames after the query's count; 'strided': all others.
+        aggregate: 'pooled': one ratio of a video. 'track': one of each query, and the mean of those that are known.
+    """
+    queries = range(len(query_frames))
+    groups = [list(queries)] if aggregate == 'pooled' else [[n] for n in queries]
+    rows = []
+    for group in groups:
+        counted = [
+            (n, t)
+            for n in group
+            for t in range(len(truth_visible[n]))
+            if (t > query_frames[n] if query_mode == 'first' else t != query_frames[n])
+        ]
+        present = [(n, t) for n, t in counted if truth_visible[n][t]]
+        same = sum(bool(visible[n][t]) == bool(truth_visible[n][t]) for n, t in counted)
+        row = {'occlusion_accuracy': _ratio(same, len(counted))}
+        for threshold in (1, 2, 4, 8, 16):
+            hits = {
+                (n, t)
+                for n, t in present
+                if sum((a - b) ** 2 for a, b in zip(tracks[n][t], truth_tracks[n][t])) < threshold**2
+            }
+            claims = [(n, t) for n, t in counted if visible[n][t]]
+            right = sum(place in hits for place in claims)
+            row[f'pts_within_{threshold}px'] = _ratio(len(hits), len(present))
+            row[f'jaccard_{threshold}px'] = _ratio(right, len(present) + len(claims) - right)
+        row['pts_within'] = _average([row[f'pts_within_{threshold}px'] for threshold in (1, 2, 4, 8, 16)])
+        row['average_jaccard'] = _average([row[f'jaccard_{threshold}px'] for threshold in (1, 2, 4, 8, 16)])
+        rows.append(row)
+    names = rows[0] if rows else ()
+    return {name: _average([row[name] for row in rows if not math.isnan(row[name])]) for name in names}
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
 
 
 def _share_near(pixels: set[tuple[int, int]], others: set[tuple[int, int]], tolerance: int) -> float:

@@ -2,8 +2,10 @@
 
 from .region import boundary_accuracy, boundary_map, boundary_tolerance, disk_footprint, region_similarity
 from .statistics import decay, decay_bin_ends, decay_wraps, mean, recall
+from .tapvid import TapVidCounts, evaluated_frames, pts_within_over_time, tapvid_counts, tapvid_scores
 
 __all__ = [
+    'TapVidCounts',
     'boundary_accuracy',
     'boundary_map',
     'boundary_tolerance',
@@ -11,7 +13,11 @@ __all__ = [
     'decay_bin_ends',
     'decay_wraps',
     'disk_footprint',
+    'evaluated_frames',
     'mean',
+    'pts_within_over_time',
     'recall',
     'region_similarity',
+    'tapvid_counts',
+    'tapvid_scores',
 ]
