@@ -299,7 +299,7 @@ def make_card(
     return ProtocolCard(
         protocol=protocol.name,
         settings=settings,
-        input=describe_input(protocol, identity, amp),
+        input=describe_input(protocol, identity, amp) | {'benchmark': task.data_options()},
         colour_space=identity.colour_space,
         model=identity.name,
         checkpoint_sha256=identity.checkpoint_sha256,

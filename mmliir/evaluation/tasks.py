@@ -30,17 +30,21 @@ class Task:
         name: As on the command line, 'davis2017'.
         dataset: Its sequences as `VideoSample`s or `PointSample`s.
         metric: Scores a folder of predictions.
-        metric_config: What the metric was built from.
+        config: What it was built from.
     """
 
     name: str
     dataset: Sequence[VideoSample | PointSample]
     metric: Any
-    metric_config: dict = field(default_factory=dict)
+    config: dict = field(default_factory=dict)
 
     def metric_on(self, sequences: Sequence[str]) -> Any:
         """The metric of these sequences alone."""
-        return METRICS.build({**self.metric_config, 'sequences': list(sequences)})
+        return METRICS.build({**self.config['metric'], 'sequences': list(sequences)})
+
+    def data_options(self) -> dict:
+        """What was asked of the data set, but for its place and the choice of sequences: results depend on it."""
+        return {key: value for key, value in self.config['dataset'].items() if key not in ('data_root', 'sequences')}
 
 
 def build_task(task: dict, data_root: str | Path | None = None, sequences: Sequence[str] | None = None) -> Task:
@@ -63,4 +67,5 @@ def build_task(task: dict, data_root: str | Path | None = None, sequences: Seque
     if sequences is not None:
         changes['sequences'] = list(sequences)
     dataset, metric = {**task['dataset'], **changes}, {**task['metric'], **changes}
-    return Task(task['name'], DATASETS.build(dataset), METRICS.build(metric), metric)
+    config = {'name': task['name'], 'dataset': dataset, 'metric': metric}
+    return Task(task['name'], DATASETS.build(dataset), METRICS.build(metric), config)
