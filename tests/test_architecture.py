@@ -83,7 +83,8 @@ ONLY_INSIDE_FUNCTIONS = {'torchvision', 'davis2017'}
 OPTIONAL_BY_MODULE = {
     'mmliir.utils.compat': {'mmengine'},
     'mmliir.evaluation.metrics.davis_official': {'skimage'},  # comes with davis2017
-    'mmliir.cli': {'mmliir'},  # what a command alone needs: `mmliir score` does not wait for PyTorch
+    # what brings PyTorch: `mmliir --help` does not wait for it
+    **{f'mmliir.cli.{name}': {'mmliir'} for name in ('convert', 'data', 'eval', 'propagate', 'score', 'submit')},
 }
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mmliir.cli.common import EXIT_INCOMPLETE, names, positive, progress_bar
+
 _EXAMPLES = """examples:
   mmliir eval --model raw:lab --on davis2016,badja --protocol crw,liir_paper --data-root data
   mmliir eval --model timm:vit_small_patch16_224.dino --download --on davis2017 --protocol dino --data-root data
@@ -16,9 +18,6 @@ _EXAMPLES = """examples:
 
 exit code: 0 every sequence was scored, 3 some could not be (they are named, the others are scored), 2 an error
 """
-#: Some sequences were scored and some could not be.
-EXIT_INCOMPLETE = 3
-
 
 def add_eval(subparsers: argparse._SubParsersAction) -> None:
     """Add the subcommand."""
@@ -44,27 +43,23 @@ def add_eval(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument('--download', action='store_true', help='let the library of the model fetch its weights')
     parser.add_argument('--layer', metavar='NAME', help='whose output is the feature (default: by family)')
-    parser.add_argument('--stride', type=int, metavar='N', help='pixels per cell (default: by family)')
-    parser.add_argument('--on', required=True, type=_names, metavar='A,B', help='benchmarks; a wrong name lists all')
+    parser.add_argument('--stride', type=positive, metavar='N', help='pixels per cell (default: by family)')
+    parser.add_argument('--on', required=True, type=names, metavar='A,B', help='benchmarks; a wrong name lists all')
     parser.add_argument(
-        '--protocol', required=True, type=_names, metavar='A,B', help='protocols; a wrong name lists all'
+        '--protocol', required=True, type=names, metavar='A,B', help='protocols; a wrong name lists all'
     )
     parser.add_argument(
         '--data-root', required=True, metavar='DIR', help='folder of the data sets (davis2016/, vip/, ...), or of one'
     )
     parser.add_argument('--out', metavar='DIR', help='predictions, scores, report (default: work_dirs/eval/MODEL)')
-    parser.add_argument('--sequences', type=_names, metavar='A,B', help='only these (default: all)')
-    parser.add_argument('--short-side', type=int, metavar='N', help='resize frames for the encoder')
+    parser.add_argument('--sequences', type=names, metavar='A,B', help='only these (default: all)')
+    parser.add_argument('--short-side', type=positive, metavar='N', help='resize frames for the encoder')
     parser.add_argument('--amp', action='store_true', help='encode in bfloat16')
-    parser.add_argument('--jobs', type=int, metavar='N', help='processes of the metrics (default: the cores)')
+    parser.add_argument('--jobs', type=positive, metavar='N', help='processes of the metrics (default: the cores)')
     parser.add_argument('--seed', type=int, default=0, help='of untrained weights (default: 0)')
     parser.add_argument('--overwrite', action='store_true', help="replace another run's predictions in --out")
     parser.add_argument('--no-report', action='store_true', help='leave out report.html')
     parser.set_defaults(run=_run_eval)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(',') if name.strip()]
 
 
 def _run_eval(args: argparse.Namespace) -> int:
@@ -72,7 +67,6 @@ def _run_eval(args: argparse.Namespace) -> int:
     from mmliir.apis.benchmark import folder_name, plan_runs, run_benchmarks, write_results
     from mmliir.apis.evaluate import default_jobs
     from mmliir.apis.features import build_feature
-    from mmliir.cli import progress_bar
     from mmliir.evaluation.sharding import current_shard
 
     shard = current_shard()
@@ -89,8 +83,8 @@ def _run_eval(args: argparse.Namespace) -> int:
 
     def announce(number: int, planned) -> None:
         if shard.is_main:
-            names = planned.task.dataset.names
-            count = f'{len(names)} sequence{"" if len(names) == 1 else "s"}'
+            found = len(planned.task.dataset.names)
+            count = f'{found} sequence{"" if found == 1 else "s"}'
             print(
                 f'[{number + 1}/{len(plan)}] {planned.benchmark} under {planned.protocol.name}: {count}',
                 file=sys.stderr,
