@@ -141,21 +141,24 @@ class BadjaDataset(Sequence):
         return self._read(name)[1]
 
     def mask_paths(self, name: str) -> list[Path]:
-        """Return the masks of the annotated frames, at whatever resolution they are there.
+        """Return the masks of the annotated frames, of the first folder that has all, at whatever resolution.
 
         Raises:
             FileNotFoundError: The folder or a mask is missing; the message says where was looked.
         """
         rows = self._rows[name]
-        folder = self._find(rows[0].mask, 'masks', name)
-        paths = [folder / row.mask.name for row in rows]
-        missing = [path for path in paths if not path.is_file()]
-        if missing:
-            raise FileNotFoundError(
-                f'{name}: mask not found at {missing[0]} ({len(missing)} missing of {len(paths)}): PCK is measured in '
-                f'the size of the animal. {_DOC}'
-            )
-        return paths
+        first = self._find(rows[0].mask, 'masks', name)
+        missing: list[Path] = []
+        for folder in self._candidates(rows[0].mask):
+            paths = [folder / row.mask.name for row in rows]
+            absent = [path for path in paths if not path.is_file()]
+            if not absent:
+                return paths
+            missing = absent if folder == first else missing
+        raise FileNotFoundError(
+            f'{name}: mask not found at {missing[0]} ({len(missing)} missing of {len(rows)}): PCK is measured in the '
+            f'size of the animal. {_DOC}'
+        )
 
     def _read(self, name: str) -> tuple[list[Path], BadjaTruth]:
         rows = self._rows[name]

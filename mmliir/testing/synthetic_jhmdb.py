@@ -59,7 +59,8 @@ def generate_jointed_video(
         # Turned back: where a pixel lies on the body.
         on_body = np.stack([x - center[t, 0], y - center[t, 1]], axis=-1) @ turn[t]
         masks[t] = ((on_body / radii) ** 2).sum(axis=-1) <= 1
-        frames[t] = np.where(masks[t][..., None], _look_up(body, on_body), _look_up(background, np.stack([x, y], -1)))
+        inside = _look_up(body, on_body + _TEXTURE_SIDE / 2)  # away from the seam of the texture
+        frames[t] = np.where(masks[t][..., None], inside, _look_up(background, np.stack([x, y], axis=-1)))
     return JointedVideo(frames, masks, center[:, None] + np.einsum('tij,nj->tni', turn, joints))
 
 
