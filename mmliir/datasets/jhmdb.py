@@ -173,6 +173,8 @@ def read_joint_positions(path: str | Path) -> np.ndarray:
         raise ValueError(f'{path} does not hold the joints of a clip ({reason}). {_DOC}') from error
     if 'pos_img' not in kinds:
         raise ValueError(f'{path} has no variable pos_img; it has {", ".join(sorted(kinds)) or "none"}. {_DOC}')
+    if np.iscomplexobj(positions):
+        raise ValueError(f'{path}: pos_img holds complex numbers. Download the file again. {_DOC}')
     positions = np.asarray(positions, np.float64).reshape(2, NUM_JOINTS, -1)
     if not np.isfinite(positions).all():
         frame = int(np.argwhere(~np.isfinite(positions).all(axis=(0, 1)))[0, 0])
