@@ -8,7 +8,8 @@ from pck_cases import GOLDEN, spread, write_badja_case, write_tracks
 from PIL import Image
 
 from mmliir.datasets import BadjaDataset
-from mmliir.evaluation.metrics import BadjaMetric, BenchmarkResult, combine
+from mmliir.evaluation.metrics import BenchmarkResult, combine
+from mmliir.evaluation.metrics.badja import BadjaMetric
 from mmliir.registry import METRICS
 from mmliir.testing.reference_pck import slow_badja_pck
 from mmliir.testing.synthetic_badja import ANNOTATED, HIDDEN_AT_FIRST, write_badja

@@ -7,7 +7,8 @@ import pytest
 from pck_cases import GOLDEN, write_jhmdb_case, write_tracks
 
 from mmliir.datasets import JhmdbDataset
-from mmliir.evaluation.metrics import BenchmarkResult, JhmdbMetric, combine
+from mmliir.evaluation.metrics import BenchmarkResult, combine
+from mmliir.evaluation.metrics.jhmdb import JhmdbMetric
 from mmliir.registry import METRICS
 from mmliir.testing.reference_pck import slow_jhmdb_pck
 from mmliir.testing.synthetic_jhmdb import write_jhmdb
