@@ -182,6 +182,8 @@ class PointSettings:
         sigma: Width of the Gaussian, in the pixels of `drawn_at`.
         drawn_at: Where the Gaussian is drawn: 'frame' in pixels of the frame as it is stored (VFS, Spa-then-Temp: 4),
             'input' in pixels of the encoder's input (FGVC on TAP-Vid: 6), 'cells' on the cells (CRW and UVC: 0.5).
+        draw: 'exact' centres the Gaussian on the point itself and lets it fade out (FGVC); 'stamp' is the painter of VFS,
+            UVC and CRW, which puts a square of 6 sigma + 1 whole pixels on the pixels nearest to it, or left of it.
         reduce: A drawn map to cells: 'resize' bilinearly (VFS), 'subsample' takes pixel (stride * y, stride * x)
             (FGVC). Means nothing for 'cells'.
         background: A channel more, 1 where no point is (UVC).
@@ -194,6 +196,7 @@ class PointSettings:
 
     sigma: float = 4.0
     drawn_at: Literal['frame', 'input', 'cells'] = 'frame'
+    draw: Literal['exact', 'stamp'] = 'exact'
     reduce: Literal['resize', 'subsample'] = 'resize'
     background: bool = False
     min_max: bool = False
@@ -205,6 +208,7 @@ class PointSettings:
     def __post_init__(self) -> None:
         for name, allowed in (
             ('drawn_at', ('frame', 'input', 'cells')),
+            ('draw', ('exact', 'stamp')),
             ('reduce', ('resize', 'subsample')),
             ('decoded_at', ('frame', 'input', 'cells')),
         ):
