@@ -106,11 +106,7 @@ class _Session:
         if self._kept and next(iter(self._kept.values())).feature.shape[0] != feature.shape[0]:
             channels = next(iter(self._kept.values())).feature.shape[0]
             raise ValueError(f'earlier frames had {channels} channels, this one has {feature.shape[0]}')
-        feature = feature.detach()
-        if self.settings.l2_normalise:
-            dtype = torch.float64 if feature.dtype == torch.float64 else torch.float32
-            feature = F.normalize(feature.to(dtype), dim=0)
-        return feature
+        return normalise_feature(feature) if self.settings.l2_normalise else feature.detach()
 
     def _attend(self, feature: Tensor) -> Tensor:
         """-> (K, h, w) label field of the frame."""
@@ -296,6 +292,12 @@ class PointSession(_Session):
             ValueError: Sizes do not fit, or points are missing at the first step, not finite, or given later.
         """
         return self._step(feature, points)
+
+
+def normalise_feature(feature: Tensor) -> Tensor:
+    """(C, h, w) to unit length at every cell, float64 for float64 and float32 for all others, without a gradient."""
+    dtype = torch.float64 if feature.dtype == torch.float64 else torch.float32
+    return F.normalize(feature.detach().to(dtype), dim=0)
 
 
 def _check_sizes(stride: int, size: Sequence[int], output_size, padded_size) -> _Sizes:
