@@ -28,6 +28,8 @@ _VALUE_ELEMENTS = 1 << 26
 # Points' channels come in groups of this many, so that what a point gets does not depend on how many others there
 # are: matrix products take another path, with other rounding, for fewer than about a dozen columns.
 _CHANNEL_GROUP = 16
+# Upsampled values that should be equal, beyond the outermost cells, differ by rounding.
+_TIE = 1e-5
 # Beyond this many sigmas a Gaussian is not drawn from outside the frame.
 _REACH = 3.0
 
@@ -280,13 +282,12 @@ class PointCodec:
         points = torch.as_tensor(given).to('cpu', torch.float64)
         field = self.encode(points)
         self._num_points = points.shape[0]
-        self._first_mass = local_mass(field[: self._num_points].to(device, torch.float32))
-        drawn = self._first_mass.cpu() > 0
-        places = torch.where(drawn[:, None], points, torch.nan)
         missing = -field.shape[0] % _CHANNEL_GROUP
         self.num_channels = field.shape[0] + missing
-        field = torch.cat([field, field.new_zeros((missing, *self.cells))])
-        return Labelled(PointPlaces(places, drawn.double()), field.to(device, torch.float32))
+        field = torch.cat([field, field.new_zeros((missing, *self.cells))]).to(device, torch.float32)
+        self._first_mass = local_mass(field)[: self._num_points]
+        drawn = self._first_mass.cpu() > 0
+        return Labelled(PointPlaces(torch.where(drawn[:, None], points, torch.nan), drawn.double()), field)
 
     def follow(self, field: Tensor, given: Tensor | np.ndarray | None) -> Labelled:
         if given is not None:
@@ -330,16 +331,18 @@ class PointCodec:
         """
         settings, count = self.settings, self._num_points
         pixels = {'frame': self.output_size, 'input': self.size, 'cells': self._seen_cells()}[settings.decoded_at]
-        step = max(1, _DECODE_ELEMENTS // (pixels[0] * pixels[1]))
-        places = []
+        # Whole groups: what bilinear upsampling rounds depends on the number of channels, too.
+        step = _CHANNEL_GROUP * max(1, _DECODE_ELEMENTS // (_CHANNEL_GROUP * pixels[0] * pixels[1]))
+        places, masses = [], []
         for start in range(0, count, step):
-            values = field[start : min(start + step, count)]
+            values = field[start : start + step]
+            masses.append(local_mass(values))
             if settings.decoded_at != 'cells':
                 values = self._upsample(values, pixels)
             values = values[:, : pixels[0], : pixels[1]]
             places.append(weighted_place(stretch(values) if settings.min_max else values, settings.decode_topk))
-        confidence = (local_mass(field[:count]) / self._first_mass.clamp_min(1e-30)).clamp_(0, 1)
-        places = self._to_frame(torch.cat(places).cpu())
+        confidence = (torch.cat(masses)[:count] / self._first_mass.clamp_min(1e-30)).clamp_(0, 1)
+        places = self._to_frame(torch.cat(places)[:count].cpu())
         return PointPlaces(places, torch.where(places[:, 0].isnan(), 0, confidence.double().cpu()))
 
     def _draw_axis(self, position: Tensor, axis: int) -> Tensor:
@@ -396,25 +399,24 @@ def weighted_place(values: Tensor, topk: int) -> Tensor:
 
     Args:
         values: (N, H, W), 0 or more.
-        topk: How many; all, where there are fewer.
+        topk: How many; all, where there are fewer. Of values that tie at the last place, all; those
+            that differ by 1e-5 of it tie, so that rounding chooses nothing.
 
     Returns:
         (N, 2) float64, (x, y); NaN where all values are 0.
     """
-    width = values.shape[2]
-    best, index = values.flatten(1).topk(min(topk, values[0].numel()), dim=1)
-    best = best.double()
-    xy = torch.stack([index % width, index // width], dim=-1).double()
-    return (xy * best[..., None]).sum(dim=1) / best.sum(dim=1, keepdim=True)
+    lowest = values.flatten(1).topk(min(topk, values[0].numel()), dim=1).values[:, -1]
+    best = torch.where(values >= lowest[:, None, None] * (1 - _TIE), values, 0)
+    sums = []
+    for axis in (2, 1):
+        along = best.sum(dim=3 - axis, dtype=torch.float64)
+        sums.append(along @ torch.arange(values.shape[axis], dtype=torch.float64, device=values.device))
+    return torch.stack(sums, dim=1) / best.sum(dim=(1, 2), dtype=torch.float64)[:, None]
 
 
 def local_mass(field: Tensor) -> Tensor:
     """The most of each channel of (N, h, w) that lies in 3 x 3 neighbouring cells, (N,)."""
-    sums = [
-        9 * F.avg_pool2d(channels[None], 3, stride=1, padding=1)[0].amax(dim=(1, 2))
-        for channels in field.split(_CHANNEL_GROUP)
-    ]
-    return torch.cat(sums)
+    return 9 * F.avg_pool2d(field[None], 3, stride=1, padding=1)[0].amax(dim=(1, 2))
 
 
 def _gaussians(centres: Tensor, pixels: int, settings: PointSettings) -> Tensor:

@@ -442,7 +442,8 @@ def read_points_loop(field, settings, stride, size, output_size):
         values = np.array([entry[0] for entry in entries])
         if settings.min_max and values.max() > 0:
             values = (values - values.min()) / max(values.max() - values.min(), 1e-12)
-        best = np.argsort(values)[::-1][: settings.decode_topk]
+        best = values >= np.sort(values)[::-1][: settings.decode_topk][-1] * (1 - 1e-5)
         if values[best].sum() > 0:
-            places[n] = [np.average([entries[b][axis] for b in best], weights=values[best]) for axis in (1, 2)]
+            xy = np.array([entry[1:] for entry in entries])
+            places[n] = np.average(xy[best], axis=0, weights=values[best])
     return places
