@@ -192,8 +192,8 @@ class PointSettings:
         decoded_at: Where the place is read: 'frame', 'input' or 'cells', after bilinear upsampling to it.
         decode_topk: The place is the mean of this many highest values' places, weighted by the values.
         unbias: Take back the shift of (stride - 1) / 2 pixels that 'subsample' and centred upsampling make together.
-        visible_above: A point counts as visible where its confidence (see `PointCodec`) is this or more. The default was
-            chosen on generated scenes with occlusions; no source says when a point is visible.
+        visible_above: A point counts as visible where its confidence (see `PointCodec`) is this or more. No source says
+            when; the default was chosen on generated scenes with occlusions.
     """
 
     sigma: float = 4.0
