@@ -1,6 +1,8 @@
 """Points to Gaussian labels and back, against slow loops and the numbers of the sources."""
 
+import json
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,3 +191,22 @@ def test_points_that_are_none_are_named(points, text):
 def test_settings_that_cannot_be_are_named(changes, text):
     with pytest.raises(ValueError, match=text):
         PointSettings(**changes)
+
+
+def test_points_are_drawn_and_read_as_by_vfs_and_crw():
+    """Numbers of their own functions, see the file; in their rule a point that is nowhere is read as -1."""
+    official = json.loads((Path(__file__).parents[1] / 'golden' / 'vfs_points.json').read_text())
+    points = np.array(official['points'])
+    vfs = _codec(VFS, 8, (320, 320), (240, 320))
+    cells = _codec(UVC, 8, (320, 320), (240, 320))
+    for codec, expected in ((vfs, official['frame']), (cells, official['cells'])):
+        field = codec.encode(points)[: len(points)].flatten(1)
+        assert np.allclose(field.sum(dim=1), expected['sum'], atol=1e-5)
+        assert np.allclose(field.gather(1, torch.tensor(expected['best_cells'])), expected['best_values'], atol=1e-6)
+    found = vfs.decode(vfs.begin(points, torch.device('cpu')).kept)
+    places = np.nan_to_num(found.places.numpy(), nan=-1)
+    assert np.isnan(found.places[-1]).all() and len(official['places']) == 15
+    # Points 11 to 13 lie in the border, where upsampled values tie: theirs is the mean of any five of these pixels, ours
+    # of all.
+    apart = np.abs(places - official['places']).max(axis=1)
+    assert np.delete(apart, [11, 12, 13]).max() < 1e-4 and apart[11:14].max() < 0.5
