@@ -1,6 +1,13 @@
 """Metric formulas: NumPy in, NumPy out; no torch, no files, no data set."""
 
-from .region import boundary_accuracy, boundary_map, boundary_tolerance, disk_footprint, region_similarity
+from .region import (
+    boundary_accuracy,
+    boundary_map,
+    boundary_tolerance,
+    dilate,
+    object_measures,
+    region_similarity,
+)
 from .statistics import decay, decay_bin_ends, decay_wraps, mean, recall
 
 __all__ = [
@@ -10,7 +17,8 @@ __all__ = [
     'decay',
     'decay_bin_ends',
     'decay_wraps',
-    'disk_footprint',
+    'dilate',
+    'object_measures',
     'mean',
     'recall',
     'region_similarity',
