@@ -46,7 +46,7 @@ def decode_ids(data: bytes, path: str | os.PathLike, size: tuple[int, int] | Non
     """`read_ids` of a file's content; `path` is named in errors."""
     header = _fast_header(data)
     if header is not None and (size is None or header == tuple(size)):
-        ids = _decode_fast(data, *header)
+        ids = _decode_fast(data, *header, path)
         if ids is not None:
             return ids
     return _decode_by_pillow(data, path, size)
@@ -100,9 +100,9 @@ def _fast_header(data: bytes) -> tuple[int, int] | None:
     return size if plain and 0 < size[0] * size[1] <= _LARGEST_PIXELS else None
 
 
-def _decode_fast(data: bytes, height: int, width: int) -> np.ndarray | None:
+def _decode_fast(data: bytes, height: int, width: int, path: str | os.PathLike) -> np.ndarray | None:
     """Return (H, W) uint8, or None where Pillow must look: unusual, or damaged and in need of its words."""
-    stream = _image_stream(data)
+    stream = _image_stream(data, path)
     if stream is None:
         return None
     inflate = zlib.decompressobj()
@@ -117,8 +117,12 @@ def _decode_fast(data: bytes, height: int, width: int) -> np.ndarray | None:
     return _unfilter(rows[:, 0], rows[:, 1:])
 
 
-def _image_stream(data: bytes) -> bytes | None:
-    """Return the compressed pixels, when all chunks are whole and known."""
+def _image_stream(data: bytes, path: str | os.PathLike) -> bytes | None:
+    """Return the compressed pixels, when all chunks are whole and known.
+
+    Raises:
+        ValueError: A check sum does not fit. (Pillow does not look at those of the pixels.)
+    """
     position, parts = len(_SIGNATURE), []
     while position + 12 <= len(data):
         length = int.from_bytes(data[position : position + 4], 'big')
@@ -127,7 +131,7 @@ def _image_stream(data: bytes) -> bytes | None:
             return None
         is_critical = not kind[0] & 0x20
         if is_critical and zlib.crc32(data[position + 4 : end]) != int.from_bytes(data[end : end + 4], 'big'):
-            return None
+            raise ValueError(f'{path} is damaged (the check sum of a part does not fit). Write it again.')
         if kind == b'IEND':
             return b''.join(parts)
         if kind == b'IDAT':

@@ -54,7 +54,7 @@ def test_ids_are_those_of_pillow_under_every_filter(filters, colour):
     data = _png(ids, (filters * 13)[:13], colour)
     assert np.array_equal(decode_ids(data, 'x.png'), ids) and np.array_equal(_pillow(data), ids)
     # Average and Paeth are left to Pillow.
-    assert (_decode_fast(data, 13, 67) is None) == (max(filters) > UP)
+    assert (_decode_fast(data, 13, 67, 'x.png') is None) == (max(filters) > UP)
 
 
 @pytest.mark.parametrize('mode', ['L', 'P', '1'])
