@@ -6,8 +6,16 @@ from mmliir.datasets.davis import DavisDataset, read_davis_labels
 from mmliir.datasets.frames import BrokenMediaError, FrameArray, FrameFolder, VideoFile, open_frames, read_image
 from mmliir.datasets.masks import LabelMap, check_mask_size, read_label_map, write_label_map
 from mmliir.datasets.samplers import PairIndex, PairSampler
-from mmliir.datasets.sources import AutoSource, FrameFolderSource, VideoFileSource, VideoSource, YouTubeVOSSource
+from mmliir.datasets.sources import (
+    AutoSource,
+    FrameFolderSource,
+    VideoFileSource,
+    VideoSource,
+    YouTubeVOSSource,
+    holdout_names,
+)
 from mmliir.datasets.video_pairs import VideoPairDataset
+from mmliir.datasets.youtube_vos import YouTubeVosDataset
 
 __all__ = [
     'AutoSource',
@@ -25,7 +33,9 @@ __all__ = [
     'VideoPairDataset',
     'VideoSource',
     'YouTubeVOSSource',
+    'YouTubeVosDataset',
     'check_mask_size',
+    'holdout_names',
     'open_frames',
     'read_davis_labels',
     'read_image',

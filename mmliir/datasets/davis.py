@@ -16,6 +16,15 @@ from mmliir.structures import VideoSample
 
 _DOC = 'See docs/datasets.md#davis.'
 _VOID_2017 = 255
+#: (year, split) -> sequences that published scores are means over.
+PUBLISHED_SEQUENCES = {
+    (2017, 'train'): 60,
+    (2017, 'val'): 30,
+    (2017, 'test-dev'): 30,
+    (2017, 'test-challenge'): 30,
+    (2016, 'train'): 30,
+    (2016, 'val'): 20,
+}
 #: Splits of which only the first annotation of a sequence is public: they can be predicted and handed in, not scored.
 SPLITS_WITHOUT_TRUTH = ('test-dev', 'test-challenge')
 
@@ -112,10 +121,29 @@ class DavisDataset(Sequence):
 
     truth = annotation_paths
 
+    @property
+    def num_published(self) -> int | None:
+        """Sequences of the official split, which published scores are means over and the server expects."""
+        return PUBLISHED_SEQUENCES.get((self.year, self.split))
+
     def _given_paths(self, annotations: list[Path]) -> Iterator[tuple[Path, tuple[int, ...] | None]]:
-        if self.given == 'first_frame':
-            return iter([(annotations[0], None)])
-        return first_appearances(annotations, lambda path: read_davis_labels(path, self.year))
+        first = annotations[0]
+        yield first, None
+        if self.given == 'first_appearance':
+            new = first_appearances(annotations, lambda path: read_davis_labels(path, self.year))
+            yield from ((path, ids) for path, ids in new if path != first)
+
+    def export_names(self, name: str) -> tuple[str, ...]:
+        """Return the stems of the frames whose predictions are stored: all."""
+        return FrameFolder(self._frames_dir(name)).frame_names
+
+    def frame_size(self, name: str) -> tuple[int, int]:
+        """Return the (H, W) of a sequence's frames."""
+        return FrameFolder(self._frames_dir(name)).frame_size
+
+    def allowed_ids(self, name: str) -> frozenset[int]:
+        """Return the ids that predictions of a sequence may hold: those of its first annotation."""
+        return frozenset(np.unique(read_davis_labels(self.annotation_paths(name)[0], self.year)).tolist()) - {0}
 
     def _frames_dir(self, name: str) -> Path:
         return self.data_root / 'JPEGImages' / self.resolution / name
@@ -161,21 +189,21 @@ def read_davis_labels(
 
 def first_appearances(
     annotations: Sequence[Path], read: Callable[[Path], np.ndarray]
-) -> Iterator[tuple[Path, tuple[int, ...] | None]]:
-    """Give the annotations that show an object for the first time.
+) -> Iterator[tuple[Path, tuple[int, ...]]]:
+    """Give the annotations that show an object for the first time, and which.
 
     Args:
         annotations: Files in order of time.
         read: Path -> (H, W) uint8 ids.
 
     Yields:
-        (path, ids that are new there); None in place of the ids for the first file of all, which counts as it is.
+        (path, ids that are new there, without the background), for the paths that have any.
     """
-    seen: set[int] = set()
-    for number, path in enumerate(annotations):
-        new = set(np.unique(read(path)).tolist()) - seen - {0}
-        if new or number == 0:
-            yield path, tuple(sorted(new)) if number else None
+    seen = {0}
+    for path in annotations:
+        new = set(np.flatnonzero(np.bincount(read(path).ravel())).tolist()) - seen
+        if new:
+            yield path, tuple(sorted(new))
         seen |= new
 
 

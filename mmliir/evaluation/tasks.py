@@ -28,19 +28,20 @@ class Task:
     Attributes:
         name: As on the command line, 'davis2017'.
         dataset: Its sequences as `VideoSample`s or `PointSample`s.
-        metric: Scores a folder of predictions.
+        metric: Scores a folder of predictions; None where the truth is not public (DAVIS test-dev, YouTube-VOS valid):
+            such a task is predicted and handed in, see `mmliir.evaluation.submission`.
     """
 
     name: str
     dataset: Sequence[VideoSample]
-    metric: object
+    metric: object | None
 
 
 def build_task(task: dict, data_root: str | Path | None = None, sequences: Sequence[str] | None = None) -> Task:
     """Build a task from its config.
 
     Args:
-        task: `dict(name, dataset, metric)`; see `configs/_base_/tasks`.
+        task: `dict(name, dataset, metric)`, the metric None where there is none to have; see `configs/_base_/tasks`.
         data_root: Replaces the data root of both.
         sequences: Only these; None for all.
 
@@ -58,5 +59,5 @@ def build_task(task: dict, data_root: str | Path | None = None, sequences: Seque
     return Task(
         task['name'],
         DATASETS.build({**task['dataset'], **changes}),
-        METRICS.build({**task['metric'], **changes}),
+        METRICS.build({**task['metric'], **changes}) if task['metric'] is not None else None,
     )

@@ -3,6 +3,7 @@
 from .davis import METRIC_VERSION, DavisMetric
 from .results import BenchmarkResult, SequenceResult, combine
 from .scores import ObjectScores, Scores, SequenceScores, Statistics
+from .youtube_vos import YouTubeVosMetric
 
 __all__ = [
     'METRIC_VERSION',
@@ -13,5 +14,6 @@ __all__ = [
     'SequenceResult',
     'SequenceScores',
     'Statistics',
+    'YouTubeVosMetric',
     'combine',
 ]

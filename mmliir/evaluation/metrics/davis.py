@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from mmliir.datasets.davis import check_truth_is_public, read_names, select_names
+from mmliir.datasets.davis import PUBLISHED_SEQUENCES, check_truth_is_public, read_names, select_names
 from mmliir.datasets.png import SINGLE_CHANNEL_MODES, decode_image, read_ids
 from mmliir.evaluation.functional import statistics
 from mmliir.evaluation.functional.region import object_measures
@@ -31,8 +31,6 @@ from .scores import ObjectScores, Scores, SequenceScores, Statistics, mean_over,
 # Changes when the same files could give another number.
 METRIC_VERSION = 'davis-1'
 VOID_ID = 255
-# (year, split) -> number of sequences that published scores are means over.
-PUBLISHED_SEQUENCES = {(2017, 'train'): 60, (2017, 'val'): 30, (2016, 'train'): 30, (2016, 'val'): 20}
 # The first and the last annotated frame are not scored, so there must be one more.
 _MIN_ANNOTATED_FRAMES = 3
 

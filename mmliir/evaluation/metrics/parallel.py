@@ -11,17 +11,18 @@ Progress = Callable[[int, int], None]
 Item = TypeVar('Item')
 Result = TypeVar('Result')
 
-_ITEMS_A_MESSAGE = 8
-
 
 @contextlib.contextmanager
-def in_order(work: Callable[[Item], Result], items: Sequence[Item], jobs: int) -> Iterator[Iterator[Result]]:
+def in_order(
+    work: Callable[[Item], Result], items: Sequence[Item], jobs: int, items_a_message: int = 8
+) -> Iterator[Iterator[Result]]:
     """Give `work(item)` for each item, in order, computed by `jobs` processes (by this one alone when it is 1).
 
     Args:
         work: A function that can be pickled, whose result depends on the item alone.
         items: Small things: they travel to the processes.
         jobs: Processes; never more than items.
+        items_a_message: How many travel at a time: 1 where an item is a second's work.
 
     Raises:
         ValueError: A process died; or what `work` raises, at the item it belongs to.
@@ -34,7 +35,7 @@ def in_order(work: Callable[[Item], Result], items: Sequence[Item], jobs: int) -
         return
     pool = ProcessPoolExecutor(jobs, mp_context=_context())
     try:
-        yield _results(pool, work, items)
+        yield _results(pool, work, items, items_a_message)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -47,9 +48,9 @@ def counted(results: Iterator[Result], total: int, progress: Progress | None) ->
         yield result
 
 
-def _results(pool: ProcessPoolExecutor, work, items) -> Iterator:
+def _results(pool: ProcessPoolExecutor, work, items, items_a_message: int) -> Iterator:
     try:
-        yield from pool.map(work, items, chunksize=_ITEMS_A_MESSAGE)
+        yield from pool.map(work, items, chunksize=items_a_message)
     except BrokenProcessPool as error:
         raise ValueError(
             f'a scoring process ended before its work was done ({error}): out of memory? Score with --jobs 1.'
