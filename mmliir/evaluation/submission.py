@@ -5,6 +5,7 @@ id, at the size of the frames. A server says little about a bad archive and coun
 at everything first. An archive is read entry by entry and never unpacked to the disk.
 """
 
+import collections
 import io
 import os
 import stat
@@ -126,7 +127,7 @@ def _problems(
     tricks = [entry.filename for entry in entries if _leaves_its_folder(entry)]
     if tricks:
         yield f'{len(tricks)} entries whose path leads elsewhere: {_some(tricks)}'
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    twice = sorted(name for name, count in collections.Counter(names).items() if count > 1)
     if twice:
         yield f'{len(twice)} entries are there more than once: {_some(twice)}'
     extra = sorted(set(names) - expected - folders - set(tricks))
