@@ -53,12 +53,16 @@ class MaskWriter:
     """`<frame>.png`: indexed PNG, pixel value = id, at the size of the frame (DAVIS, YouTube-VOS, VIP)."""
 
     def files(self, sample: VideoSample) -> tuple[str, ...]:
-        return tuple(f'{name}.png' for name in sample.frame_names)
+        names = sample.frame_names if sample.export_names is None else sample.export_names
+        return tuple(f'{name}.png' for name in names)
 
     def produce(self, sample, encode, protocol, stride, device, advance) -> Iterator[WriteFile]:
         maps = propagate_video(sample.frames, encode, sample.given_labels, protocol, stride, device)
-        for name, label_map in zip(self.files(sample), maps, strict=True):
-            yield lambda folder, name=name, label_map=label_map: write_label_map(folder / name, label_map)
+        wanted = set(self.files(sample))
+        for frame_name, label_map in zip(sample.frame_names, maps, strict=True):
+            name = f'{frame_name}.png'
+            if name in wanted:
+                yield lambda folder, name=name, label_map=label_map: write_label_map(folder / name, label_map)
             advance()
 
 

@@ -6,6 +6,7 @@ from .jhmdb import JhmdbMetric
 from .results import BenchmarkResult, SequenceResult, combine
 from .scores import ObjectScores, Scores, SequenceScores, Statistics
 from .tapvid import TapVidMetric
+from .youtube_vos import YouTubeVosMetric
 
 __all__ = [
     'METRIC_VERSION',
@@ -19,5 +20,6 @@ __all__ = [
     'SequenceScores',
     'Statistics',
     'TapVidMetric',
+    'YouTubeVosMetric',
     'combine',
 ]
