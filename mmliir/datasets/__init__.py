@@ -8,6 +8,7 @@ from mmliir.datasets.masks import LabelMap, check_mask_size, read_label_map, wri
 from mmliir.datasets.samplers import PairIndex, PairSampler
 from mmliir.datasets.sources import AutoSource, FrameFolderSource, VideoFileSource, VideoSource, YouTubeVOSSource
 from mmliir.datasets.video_pairs import VideoPairDataset
+from mmliir.datasets.vip import VIP_CLASSES, VipDataset
 
 __all__ = [
     'AutoSource',
@@ -20,10 +21,12 @@ __all__ = [
     'LabelMap',
     'PairIndex',
     'PairSampler',
+    'VIP_CLASSES',
     'VideoFile',
     'VideoFileSource',
     'VideoPairDataset',
     'VideoSource',
+    'VipDataset',
     'YouTubeVOSSource',
     'check_mask_size',
     'open_frames',

@@ -3,6 +3,7 @@
 from .davis import METRIC_VERSION, DavisMetric
 from .results import BenchmarkResult, SequenceResult, combine
 from .scores import ObjectScores, Scores, SequenceScores, Statistics
+from .vip import VipInstanceMetric, VipSemanticMetric
 
 __all__ = [
     'METRIC_VERSION',
@@ -13,5 +14,7 @@ __all__ = [
     'SequenceResult',
     'SequenceScores',
     'Statistics',
+    'VipInstanceMetric',
+    'VipSemanticMetric',
     'combine',
 ]
