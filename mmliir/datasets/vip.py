@@ -17,7 +17,7 @@ from mmliir.registry import DATASETS
 from mmliir.structures import VideoSample
 
 #: Class names by number, 0 = background: the order of ATEN's `vip.py` and `test_inst_part_ap.py`, and of the page of
-#: the benchmark. The lists printed by `test_parsing.py` and by UVC's and CRW's `eval_vip.py` have another order, so that
+#: the benchmark. The lists that `test_parsing.py` and UVC's and CRW's `eval_vip.py` print have another order, so that
 #: their per-class rows carry other names; no mean depends on it.
 VIP_CLASSES = (
     'background',

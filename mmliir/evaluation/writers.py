@@ -111,7 +111,9 @@ class InstanceWriter:
         maps = propagate_video(sample.frames, encode, sample.given_labels, protocol, stride, device)
         for name, label_map in zip(sample.frame_names, maps, strict=True):
             seen = [int(i) for i in np.unique(label_map) if i]
-            scores = maps.object_scores() if self.scores == 'probability' else dict.fromkeys(seen, 1.0)
+            # A frame before the first labels shows nothing, and nothing is asked about it.
+            use_scores = self.scores == 'probability' and seen
+            scores = maps.object_scores() if use_scores else dict.fromkeys(seen, 1.0)
             renumbered = _renumber(label_map, seen)
             text = ''.join(f'{sample.classes[i]} {scores[i]:.9g}\n' for i in seen)
             yield lambda folder, name=name, ids=renumbered: write_label_map(folder / f'{name}.png', ids)

@@ -4,6 +4,6 @@
 # of family 'vip'); the others' choices are `--protocol uvc | crw | vfs`.
 task = dict(
     name='vip',
-    dataset=dict(type='VipDataset', data_root='data/VIP/VIP_Fine', split='val', annotation='semantic'),
-    metric=dict(type='VipSemanticMetric', data_root='data/VIP/VIP_Fine', split='val'),
+    dataset=dict(type='VipDataset', data_root='data/vip', split='val', annotation='semantic'),
+    metric=dict(type='VipSemanticMetric', data_root='data/vip', split='val'),
 )

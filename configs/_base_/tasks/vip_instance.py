@@ -6,6 +6,6 @@
 # metric.scores='constant' gives all of them 1. The same predictions serve both.
 task = dict(
     name='vip_instance',
-    dataset=dict(type='VipDataset', data_root='data/VIP/VIP_Fine', split='val', annotation='instance'),
-    metric=dict(type='VipInstanceMetric', data_root='data/VIP/VIP_Fine', split='val', scores='file'),
+    dataset=dict(type='VipDataset', data_root='data/vip', split='val', annotation='instance'),
+    metric=dict(type='VipInstanceMetric', data_root='data/vip', split='val', scores='file'),
 )
