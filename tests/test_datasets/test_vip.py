@@ -146,7 +146,7 @@ def test_a_truth_of_another_size_or_kind_is_refused(root):
     with pytest.raises(ValueError, match='000000000001.png holds class 20; VIP has 0 to 19'):
         VipDataset(str(root))[0].given_labels[0]()
     Image.new('LA', (96, 64)).save(path)
-    with pytest.raises(ValueError, match='000000000001.png has mode LA'):
+    with pytest.raises(ValueError, match='000000000001.png.* mode LA'):
         VipDataset(str(root))[0].given_labels[0]()
     path.write_bytes(b'')
     with pytest.raises(ValueError, match='000000000001.png'):

@@ -182,13 +182,13 @@ def test_missing_files_are_named_before_anything_is_scored(replica, predictions)
 def test_a_prediction_of_another_size_or_kind_is_refused(replica, predictions, metric, kind, jobs):
     path = predictions / kind / f'{FIRST}.png'
     for image, error in (
-        (Image.new('P', (48, 32)), 'the mask is 48x32, the frame is 96x64'),
-        (Image.new('LA', (96, 64)), 'has mode LA'),
-        (Image.new('RGB', (96, 64)), 'has mode RGB'),
-        (Image.new('I;16', (96, 64)), 'has mode I;16'),
+        (Image.new('P', (48, 32)), '48 ?x ?32'),
+        (Image.new('LA', (96, 64)), 'mode LA'),
+        (Image.new('RGB', (96, 64)), 'RGB|colour'),
+        (Image.new('I;16', (96, 64)), 'I;16|16-bit'),
     ):
         image.save(path)
-        with pytest.raises(ValueError, match=f'{FIRST}.png.*{error}'):
+        with pytest.raises(ValueError, match=f'{FIRST}.png.*({error})'):
             metric(replica).evaluate(predictions / kind, jobs=jobs)
     path.write_bytes(b'')
     with pytest.raises(ValueError, match=f'{FIRST}.png'):

@@ -6,6 +6,7 @@ what is saved. A prediction has the size of its annotation; the official tools r
 with a filter that invents classes.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,8 @@ NUM_CLASSES = len(VIP_CLASSES)
 MAX_INSTANCES = 255
 
 Progress = Callable[[int, int], None]
+#: (truth, prediction) of one frame.
+_Files = tuple[Path, Path]
 
 
 class _VipMetric:
@@ -74,8 +77,10 @@ class _VipMetric:
                 )
         return reasons
 
-    def _score_frames(self, score: Callable, pred_dir: Path, jobs: int, progress: Progress | None) -> dict[str, list]:
-        """Call `score(truth path, prediction path)` for every frame; return sequence -> results in order of frames."""
+    def _score_frames(
+        self, score: Callable[[_Files], Any], pred_dir: Path, jobs: int, progress: Progress | None
+    ) -> dict[str, list]:
+        """Call `score((truth path, prediction path))` of every frame; return sequence -> results in order of frames."""
         if jobs < 1:
             raise ValueError(f'jobs must be at least 1, got {jobs}.')
         if not pred_dir.is_dir():
@@ -226,7 +231,8 @@ class VipInstanceMetric(_VipMetric):
         """
         pred_dir = Path(pred_dir)
         constant = 1.0 if self.scores == 'constant' else None
-        frames = self._score_frames(lambda *paths: _frame_matches(*paths, constant), pred_dir, jobs, progress)
+        score = functools.partial(_frame_matches, constant=constant)
+        frames = self._score_frames(score, pred_dir, jobs, progress)
         whole = [frame for name in self.sequences for frame in frames[name]]
         sequences = tuple(
             SequenceResult(name, _ap_metrics(frames[name]), {}, tuple(path.stem for path in self.truth[name]))
@@ -262,7 +268,8 @@ class VipInstanceMetric(_VipMetric):
 
 
 # --------------------------------------------------------------------------------------------- scoring frames
-def _frame_confusion(truth_path: Path, prediction_path: Path) -> np.ndarray:
+def _frame_confusion(files: _Files) -> np.ndarray:
+    truth_path, prediction_path = files
     truth = read_categories(truth_path)
     prediction = read_ids(prediction_path, truth.shape)
     try:
@@ -271,7 +278,8 @@ def _frame_confusion(truth_path: Path, prediction_path: Path) -> np.ndarray:
         raise ValueError(f'{prediction_path}: {error}. Write the classes of Category_ids.') from error
 
 
-def _frame_matches(truth_path: Path, prediction_path: Path, constant: float | None) -> InstanceMatches:
+def _frame_matches(files: _Files, constant: float | None) -> InstanceMatches:
+    truth_path, prediction_path = files
     truth = read_instances(truth_path)
     prediction = read_ids(prediction_path, truth.ids.shape)
     predicted = _read_predicted(prediction_path.with_suffix('.txt'))
@@ -318,11 +326,13 @@ def _ap_metrics(frames: Sequence[InstanceMatches]) -> Mapping[str, float]:
     return metrics
 
 
-def _in_order(function: Callable, items: Sequence[tuple], jobs: int, progress: Progress | None) -> Iterator[Any]:
-    """Give `function(*item)` of each item in order, with `jobs` threads; PNG decoding releases the interpreter."""
+def _in_order(
+    work: Callable[[_Files], Any], items: Sequence[_Files], jobs: int, progress: Progress | None
+) -> Iterator[Any]:
+    """Give `work(item)` of each item in order, with `jobs` threads; PNG decoding releases the interpreter."""
     pool = ThreadPoolExecutor(jobs)
     try:
-        for done, result in enumerate(pool.map(lambda item: function(*item), items), start=1):
+        for done, result in enumerate(pool.map(work, items), start=1):
             if progress is not None:
                 progress(done, len(items))
             yield result
