@@ -16,7 +16,7 @@ def add_submit(subparsers: argparse._SubParsersAction) -> None:
             'Make the zip file that the server of a benchmark takes, and check it: every video and frame, sizes, '
             'indexed PNG, ids, nothing else in it. With --check alone, check one that is there.'
         ),
-        epilog='example: mmliir submit davis2017_test_dev --pred work_dirs/masks --data-root data/DAVIS --out test_dev.zip',
+        epilog='example: mmliir submit davis2017_test_dev --pred work_dirs/masks --data-root data/DAVIS --out t.zip',
     )
     parser.add_argument('benchmark', choices=sorted(_SPLITS), help='whose server')
     parser.add_argument('--data-root', type=Path, required=True, metavar='DIR', help="the benchmark's data")

@@ -19,6 +19,7 @@ from mmliir.datasets.sources import (
 )
 from mmliir.datasets.tapvid import TapVidDataset, TapVidTruth
 from mmliir.datasets.video_pairs import VideoPairDataset
+from mmliir.datasets.vip import VIP_CLASSES, VipDataset
 from mmliir.datasets.youtube_vos import YouTubeVosDataset
 
 __all__ = [
@@ -36,10 +37,12 @@ __all__ = [
     'PairSampler',
     'TapVidDataset',
     'TapVidTruth',
+    'VIP_CLASSES',
     'VideoFile',
     'VideoFileSource',
     'VideoPairDataset',
     'VideoSource',
+    'VipDataset',
     'YouTubeVOSSource',
     'YouTubeVosDataset',
     'check_mask_size',

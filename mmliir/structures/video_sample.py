@@ -32,6 +32,8 @@ class VideoSample:
             first annotated frame) is always there; later entries are objects that enter late.
         export_names: Stems of the frames whose predictions are stored, in order; None for all. YouTube-VOS is
             propagated through all frames and scored on every 5th.
+        classes: Id of `given_labels` -> its class, where the benchmark stores ids that are not classes themselves (VIP
+            instances); else None.
     """
 
     name: str
@@ -39,3 +41,4 @@ class VideoSample:
     frame_names: tuple[str, ...]
     given_labels: Mapping[int, Callable[[], np.ndarray]] = field(default_factory=dict)
     export_names: tuple[str, ...] | None = None
+    classes: Mapping[int, int] | None = None
