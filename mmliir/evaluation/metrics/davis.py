@@ -309,7 +309,8 @@ class _FrameScores:
 def _score_frame(item: tuple[Path, Path, int], year: int) -> _FrameScores:
     truth_path, prediction_path, num_objects = item
     truth = _read_truth(truth_path, year)
-    truth[truth == VOID_ID] = 0
+    if truth.max() == VOID_ID:
+        truth[truth == VOID_ID] = 0
     prediction = _read_prediction(prediction_path, truth.shape, year)
     values = object_measures(prediction, truth, range(1, num_objects + 1))
     return _FrameScores(values, _ids_above(truth, num_objects), _ids_above(prediction, num_objects))
