@@ -2,7 +2,7 @@
 
 A data set may have, besides what `mmliir.evaluation.tasks` asks for,
 
-    truth_labels(name) -> Mapping[int, Callable[[], ndarray]]     # frame number -> reads its true (H, W) uint8 label map
+    truth_labels(name) -> Mapping[int, Callable[[], ndarray]]     # frame number -> reads a label map, (H, W) uint8
     truth_points(name) -> (tracks (N, T, 2), visible (N, T))      # true places of `sample(name).queries`, as (x, y)
 
 Without them the pictures show the predictions alone.
@@ -29,7 +29,6 @@ from mmliir.evaluation.wording import coverage_text, incompleteness, interval_te
 from mmliir.evaluation.writers import TRACKS_NAME, read_tracks
 from mmliir.structures import PointSample, VideoSample
 from mmliir.visualization import (
-    contact_sheet,
     overlay_labels,
     overlay_points,
     require_video_writer,
@@ -43,7 +42,7 @@ MAX_PER_SEQUENCE = 2
 VIDEO_HEIGHT, VIDEO_FRAMES, VIDEO_FPS = 240, 60, 10
 _MAX_CHARTS = 30
 _MAX_BARS = 40
-_CELL_WIDTH = 480
+_CELL_WIDTH = 800
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ def _describe(run: EvaluatedRun, num_pictures: int, videos: Sequence[str], folde
     result = run.result
     summary = make_summary(result, run.card)
     view, notes = _View.of(run), list(result.notes)
-    pictures: list[tuple[str, np.ndarray]] = []
+    pictures: list[tuple[str, list[tuple[str, np.ndarray]]]] = []
     clips: list[tuple[str, Path]] = []
     if view is not None:
         pictures, lost = _worst_pictures(view, result, num_pictures)
@@ -214,6 +213,7 @@ def _describe(run: EvaluatedRun, num_pictures: int, videos: Sequence[str], folde
         tables=_tables(result, summary),
         over_time=charts or None,
         pictures=pictures or None,
+        pictures_title='Worst frames',
         card=summary.card,
         notes=notes or None,
     )
@@ -336,12 +336,12 @@ def _overview(runs: Sequence[EvaluatedRun]) -> ScoreTable:
         row = rows.setdefault(key, {})
         row[run.protocol] = ' / '.join(filter(None, (row.get(run.protocol), score_text(result))))
     skip = 1 if len(models) == 1 else 0
-    columns = ('model', 'benchmark', 'metric', 'n of N')[skip:]
-    # The first column names the rows.
+    names = (protocol or 'protocol not known' for protocol in protocols)
+    # 'n of N' stands last: on a phone the scores come first.
     return ScoreTable(
         'Benchmarks',
-        (*columns, *(protocol or 'protocol not known' for protocol in protocols)),
-        tuple((*key[skip:], *(row.get(protocol) for protocol in protocols)) for key, row in rows.items()),
+        (*('model', 'benchmark', 'metric')[skip:], *names, 'n of N'),
+        tuple((*key[skip:3], *(row.get(protocol) for protocol in protocols), key[3]) for key, row in rows.items()),
         note='In per cent. * some sequences could not be scored.' if any(run.result.missing for run in runs) else None,
     )
 
@@ -460,7 +460,7 @@ def _overlay(frame: np.ndarray, labels: np.ndarray | None, height: int | None) -
 
 def _worst_pictures(
     view: _View, result: BenchmarkResult, count: int
-) -> tuple[list[tuple[str, np.ndarray]], list[str]]:
+) -> tuple[list[tuple[str, list[tuple[str, np.ndarray]]]], list[str]]:
     """(caption, picture) of the worst frames, prediction beside truth; and what could not be drawn."""
     wanted = worst_frames(result, count)
     if not wanted and result.sequences:
@@ -472,17 +472,18 @@ def _worst_pictures(
             drawer = view.open(name)
             names = list(drawer.sample.frame_names)
             number = names.index(frame) if frame else min(len(names) - 1, 3 * len(names) // 4)
-            cells, columns = [drawer.prediction(number, None)], ['prediction']
+            cells = [('prediction', drawer.prediction(number, None))]
             if drawer.truth is not None and drawer.truth_name == 'truth':
-                cells.append(drawer.truth(number, None))
-                columns.append('truth')
+                cells.append(('truth', drawer.truth(number, None)))
         except (OSError, ValueError) as error:
             lost.append(f'No picture of {name}: {error}')
             continue
         said = ', '.join(f'{metric_label(key)} {100 * value:.1f}' for key, value in scores.items() if value == value)
         row = next(row for row in result.sequences if row.name == name)
         said = said or f'{metric_label(result.headline)} of the sequence {_score(row, result)}'
-        pictures.append((f'{name}, frame {names[number]}: {said}', contact_sheet([cells], None, columns, _CELL_WIDTH)))
+        # More pixels than a column of the page is wide would only be bytes.
+        cells = [(label, resize_to_width(cell, min(cell.shape[1], _CELL_WIDTH))) for label, cell in cells]
+        pictures.append((f'{name}, frame {names[number]}: {said}', cells))
     return pictures, lost
 
 

@@ -23,10 +23,16 @@ from mmliir.visualization.plots import SERIES_COLORS, bar_chart, difference_char
 MAX_BYTES = 20 * 2**20
 # (greatest width in pixels, JPEG quality), best first
 _PICTURE_SETTINGS = ((1600, 88), (1280, 80), (960, 70))
+# A cell with more letters is a sentence and wraps.
+_LONG = 28
 # A table with more rows scrolls in its own box.
 _TALL = 40
 _MAGIC = {b'\x89PNG\r\n\x1a\n': 'png', b'\xff\xd8\xff': 'jpeg', b'GIF8': 'gif', b'RIFF': 'webp'}
 _VIDEO_TYPES = {'.mp4': 'video/mp4', '.webm': 'video/webm'}
+
+
+#: The bytes of a PNG, JPEG, GIF or WebP file, or (H, W, 3) uint8 RGB.
+Picture = bytes | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,9 @@ class Report:
         tables: Scores a sequence.
         over_time: Sequence -> curve name ('J', 'F') -> fraction of each frame; one small chart a sequence.
         pictures: (caption, picture); a picture is the bytes of a PNG, JPEG, GIF or WebP, kept as they are, or
-            an array (H, W, 3) uint8 RGB, which becomes a JPEG.
+            an array (H, W, 3) uint8 RGB, which becomes a JPEG; or a sequence of (name, picture), which stand side by
+            side, and below each other on a narrow screen.
+        pictures_title: Heading over them.
         videos: (caption, path of an .mp4 or .webm file that browsers play, see `visualization.write_video`).
         card: The protocol card: setting -> value. A mapping as value is a group.
         commands: Commands that make this again, in order.
@@ -114,7 +122,8 @@ class Report:
     loss_curves: Mapping[str, Sequence[tuple[float, float]]] | None = None
     tables: Sequence[ScoreTable] | None = None
     over_time: Mapping[str, Mapping[str, Sequence[float]]] | None = None
-    pictures: Sequence[tuple[str, bytes | np.ndarray]] | None = None
+    pictures: 'Sequence[tuple[str, Picture | Sequence[tuple[str, Picture]]]] | None' = None
+    pictures_title: str = 'Pictures'
     videos: Sequence[tuple[str, str | Path]] | None = None
     card: Mapping[str, object] | None = None
     commands: Sequence[str] | None = None
@@ -195,17 +204,19 @@ class _Medium:
     mime: str
     data: bytes
     name: str
+    others: 'tuple[_Medium, ...]' = ()  # what stands beside it; all have their name as caption, and it is empty
 
     @property
     def num_bytes(self) -> int:
         """Size in the page: base64, the caption and the tags around it."""
-        return math.ceil(len(self.data) / 3) * 4 + 6 * len(self.caption.encode()) + 400
+        own = math.ceil(len(self.data) / 3) * 4 + 6 * len(self.caption.encode()) + 400
+        return own + sum(item.num_bytes for item in self.others)
 
     def uri(self) -> str:
         return f'data:{self.mime};base64,{base64.b64encode(self.data).decode()}'
 
     def describe(self) -> str:
-        size = f'{len(self.data) / 2**20:.1f} MiB'
+        size = f'{(len(self.data) + sum(len(item.data) for item in self.others)) / 2**20:.1f} MiB'
         return f'Left out because the file would get too big: {self.caption} ({self.name}, {size}).'
 
 
@@ -219,7 +230,13 @@ def _load_video(caption: str, source: str | Path) -> _Medium:
     return _Medium(caption, mime, source.read_bytes(), source.name)
 
 
-def _encode_picture(caption: str, image: bytes | np.ndarray, max_width: int, quality: int) -> _Medium:
+def _encode_picture(
+    caption: str, image: Picture | Sequence[tuple[str, Picture]], max_width: int, quality: int
+) -> _Medium:
+    if isinstance(image, list | tuple):
+        width = max_width // max(1, len(image))
+        beside = tuple(_encode_picture(name, one, width, quality) for name, one in image)
+        return _Medium(caption, '', b'', f'{len(beside)} pictures', beside)
     if isinstance(image, bytes):
         for magic, kind in _MAGIC.items():
             if image.startswith(magic):
@@ -334,9 +351,11 @@ def _over_time(sequences: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     return f'{legend(names)}<div class="plots">{"".join(parts)}</div>'
 
 
-def _cell(value: str | float | int | None, first: bool) -> str:
+def _cell(value: str | float | int | None, first: bool, signed: bool = False) -> str:
     if first:
         return f'<th scope="row">{_escape("–" if value is None else value)}</th>'
+    if signed and isinstance(value, float | np.floating) and math.isfinite(value):
+        return f'<td class="num plain" data-v="{value:.6f}">{value * 100:+.1f}</td>'
     if isinstance(value, float | np.floating) and math.isfinite(value):
         width = min(max(float(value), 0.0), 1.0) * 100
         return f'<td class="num" data-v="{value:.6f}" style="--w:{width:.1f}%">{_percent(value)}</td>'
@@ -344,7 +363,8 @@ def _cell(value: str | float | int | None, first: bool) -> str:
         return '<td class="num">–</td>'
     if isinstance(value, int | np.integer):
         return f'<td class="num plain" data-v="{value}">{value}</td>'
-    return f'<td>{_escape(value)}</td>'
+    kind = ' class="text"' if len(value) > _LONG else ''
+    return f'<td{kind}>{_escape(value)}</td>'
 
 
 def _table(table: ScoreTable) -> str:
@@ -358,8 +378,9 @@ def _table(table: ScoreTable) -> str:
         f'<th scope="col" aria-sort="none"><button type="button">{_escape(name)}</button></th>'
         for name in table.columns
     )
+    signed = {n for n, name in enumerate(table.columns) if table.centred and name in (table.bars or ())}
     body = ''.join(
-        f'<tr>{"".join(_cell(value, n == 0) for n, value in enumerate(row))}</tr>' for row in table.rows
+        f'<tr>{"".join(_cell(value, n == 0, n in signed) for n, value in enumerate(row))}</tr>' for row in table.rows
     )
     bars = ''
     if table.bars is not None:
@@ -381,11 +402,23 @@ def _table(table: ScoreTable) -> str:
 
 def _pictures(pictures: Sequence[_Medium]) -> str:
     return ''.join(
-        f'<figure class="picture"><div class="scroll">'
-        f'<img src="{item.uri()}" alt="{_escape(item.caption)}"></div>'
+        f'<figure class="picture">{_beside(item) if item.others else _image(item)}'
         f'<figcaption>{_escape(item.caption)}</figcaption></figure>'
         for item in pictures
     )
+
+
+def _image(item: _Medium) -> str:
+    return f'<div class="scroll"><img src="{item.uri()}" alt="{_escape(item.caption)}"></div>'
+
+
+def _beside(item: _Medium) -> str:
+    images = (
+        f'<div><span>{_escape(one.caption)}</span>'
+        f'<img src="{one.uri()}" alt="{_escape(item.caption)}: {_escape(one.caption)}"></div>'
+        for one in item.others
+    )
+    return f'<div class="beside">{"".join(images)}</div>'
 
 
 def _videos(videos: Sequence[_Medium]) -> str:
@@ -475,7 +508,7 @@ def _sections(
     if report.over_time:
         add('Scores over time', _over_time(report.over_time), 'In per cent, frame by frame.')
     if pictures:
-        add('Pictures', _pictures(pictures))
+        add(report.pictures_title, _pictures(pictures))
     if notes:
         add('Notes', f'<ul>{"".join(f"<li>{_escape(note)}</li>" for note in notes)}</ul>')
     if report.card:
@@ -584,10 +617,13 @@ padding:0;cursor:pointer}
 thead button::after{content:'↕';opacity:.35;margin-left:5px;font-size:.85em}
 thead th[aria-sort=ascending] button::after{content:'↑';opacity:1}
 thead th[aria-sort=descending] button::after{content:'↓';opacity:1}
+td.text{white-space:normal;text-align:left;min-width:15em;overflow-wrap:anywhere}
 td.num:not(.plain){background:linear-gradient(var(--soft),var(--soft)) 0 50%/var(--w,0) 72% no-repeat}
 .picture{margin:14px 0 0}
 .picture img,.picture video{display:block;max-width:100%;height:auto;border-radius:8px}
 .picture video{width:100%;background:#000}
+.beside{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(260px,100%),1fr));gap:8px 12px}
+.beside img{width:100%}.beside span{font-size:.85rem;color:var(--muted)}
 .picture figcaption{color:var(--muted);font-size:.9rem;margin-top:6px}
 dl{display:grid;grid-template-columns:170px 1fr;gap:4px 22px;
 margin:6px 0 0;font-size:.92rem}
