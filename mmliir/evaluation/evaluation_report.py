@@ -43,6 +43,8 @@ VIDEO_HEIGHT, VIDEO_FRAMES, VIDEO_FPS = 240, 60, 10
 _MAX_CHARTS = 30
 _MAX_BARS = 40
 _CELL_WIDTH = 800
+# Frames much narrower than this are drawn enlarged.
+_SMALL_WIDTH = 480
 
 
 @dataclass(frozen=True)
@@ -441,7 +443,11 @@ class _PointView(_View):
 
 
 def _resized(frame: np.ndarray, height: int | None) -> np.ndarray:
-    if height is None or frame.shape[0] <= height:
+    """Small enough for a video; or, without a height, large enough for a picture."""
+    if height is None:
+        factor = max(1, round(_SMALL_WIDTH / frame.shape[1]))
+        return frame.repeat(factor, 0).repeat(factor, 1) if factor > 1 else frame
+    if frame.shape[0] <= height:
         return frame
     return resize_to_width(frame, max(2, round(frame.shape[1] * height / frame.shape[0])))
 
