@@ -89,7 +89,7 @@ def write_evaluation_report(
 ) -> WrittenReport:
     """Write the page of an evaluation: one self-contained HTML file.
 
-    Equal runs give equal bytes (with the same video encoder and its number of threads).
+    Equal runs give equal bytes, with the same video encoder.
 
     Args:
         path: File to write, `.html`.
@@ -513,7 +513,7 @@ def _clips(
         try:
             drawer = view.open(name)
             # A name of ours: the sequence's may be no name of a file.
-            path = write_video(folder / f'video_{number}.mp4', _clip_frames(drawer), VIDEO_FPS)
+            path = write_video(folder / f'video_{number}.mp4', _clip_frames(drawer), VIDEO_FPS, reproducible=True)
         except (OSError, ValueError) as error:
             lost.append(f'No video of {name}: {error}')
             continue
