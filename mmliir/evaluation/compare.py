@@ -121,32 +121,36 @@ def comparison_report(comparison: Comparison) -> Report:
         key=lambda row: math.inf if math.isnan(row.difference) else row.difference,
     )
     column = f'{label} {b} − {a}'
-    note = f'The sequences that lose most come first; the longest bar is the largest difference. {label} in per cent.'
+    note = (
+        'The sequences that lose most come first. A loss is a bar to the left; the longest bar fills its half. '
+        f'{label} in per cent.'
+    )
     if len(ordered) > _MAX_BARS:
         note += f' Bars of the {_MAX_BARS} first of {len(ordered)}; the table has all.'
     tables = [
         ScoreTable(
             'Metrics',
-            ('metric', a, b, 'difference', '95 % interval', 'sign flips'),
+            ('metric', 'difference', '95 % interval', a, b, 'sign flips'),
             tuple(
                 (
                     metric_label(name),
-                    percent(row.first),
-                    percent(row.second),
                     percent(row.interval.value, signed=True),
                     interval_text(row.interval, signed=True),
+                    percent(row.first),
+                    percent(row.second),
                     '–' if math.isnan(row.sign_flips) else f'{100 * row.sign_flips:.1f} %',
                 )
                 for name, row in comparison.metrics.items()
             ),
             note='In per cent and points. Paired percentile bootstrap: each resample takes the same sequences of both '
             'runs. Sign flips: share of the resamples in which the difference is 0 or has the other sign. Neither '
-            'covers seeds or training.',
+            'covers seeds or training, and with fewer than 20 sequences the interval is too narrow. Of decay, less is '
+            'better.',
         ),
         ScoreTable(
             'Sequences',
-            ('sequence', a, b, column),
-            tuple((row.name, row.first, row.second, row.difference) for row in ordered),
+            ('sequence', column, a, b),
+            tuple((row.name, row.difference, row.first, row.second) for row in ordered),
             bars=(column,),
             note=note,
             max_bars=_MAX_BARS,
@@ -224,11 +228,12 @@ def _is_identity(key: str) -> bool:
 
 
 def _warnings(first: Summary, second: Summary, names: tuple[str, str], shared: int) -> tuple[str, ...]:
-    found = []
+    texts = [incompleteness(run.result) for run in (first, second)]
+    if texts[0] == texts[1]:
+        found = [f'Both runs: {texts[0]}'] if texts[0] else []
+    else:
+        found = [f'{name}: {text}' for name, text in zip(names, texts, strict=True) if text]
     for name, run in zip(names, (first, second), strict=True):
-        text = incompleteness(run.result)
-        if text is not None:
-            found.append(f'{name}: {text}')
         if len(run.result.sequences) != shared:
             found.append(f'{name} has {coverage_text(run.result)}; {shared} of them are in both and are compared.')
     return tuple(found)

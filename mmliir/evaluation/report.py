@@ -363,8 +363,12 @@ def _cell(value: str | float | int | None, first: bool, signed: bool = False) ->
         return '<td class="num">–</td>'
     if isinstance(value, int | np.integer):
         return f'<td class="num plain" data-v="{value}">{value}</td>'
-    kind = ' class="text"' if len(value) > _LONG else ''
+    kind = ' class="text"' if _is_long(value) else ''
     return f'<td{kind}>{_escape(value)}</td>'
+
+
+def _is_long(value: str | float | int | None) -> bool:
+    return isinstance(value, str) and len(value) > _LONG
 
 
 def _table(table: ScoreTable) -> str:
@@ -374,9 +378,11 @@ def _table(table: ScoreTable) -> str:
                 f'Table {table.title!r}: expected {len(table.columns)} cells a row, {list(table.columns)}, '
                 f'got {len(row)} in {row!r}.'
             )
+    columns = zip(*table.rows, strict=True) if table.rows else [()] * len(table.columns)
+    kinds = [' class="text"' if any(_is_long(value) for value in column) else '' for column in columns]
     head = ''.join(
-        f'<th scope="col" aria-sort="none"><button type="button">{_escape(name)}</button></th>'
-        for name in table.columns
+        f'<th scope="col"{kind} aria-sort="none"><button type="button">{_escape(name)}</button></th>'
+        for name, kind in zip(table.columns, kinds, strict=True)
     )
     signed = {n for n, name in enumerate(table.columns) if table.centred and name in (table.bars or ())}
     body = ''.join(
@@ -617,7 +623,7 @@ padding:0;cursor:pointer}
 thead button::after{content:'↕';opacity:.35;margin-left:5px;font-size:.85em}
 thead th[aria-sort=ascending] button::after{content:'↑';opacity:1}
 thead th[aria-sort=descending] button::after{content:'↓';opacity:1}
-td.text{white-space:normal;text-align:left;min-width:15em;overflow-wrap:anywhere}
+th.text{text-align:left}td.text{white-space:normal;text-align:left;min-width:15em;overflow-wrap:anywhere}
 td.num:not(.plain){background:linear-gradient(var(--soft),var(--soft)) 0 50%/var(--w,0) 72% no-repeat}
 .picture{margin:14px 0 0}
 .picture img,.picture video{display:block;max-width:100%;height:auto;border-radius:8px}

@@ -19,7 +19,7 @@ NAMES = [f's{n:02d}' for n in range(12)]
 
 def run(gain=0.0, names=NAMES, model='a', changes=None, **card_changes):
     rows = [sequence(name, 0.2 + 0.05 * n + gain, 0.3 + 0.02 * n + gain) for n, name in enumerate(names)]
-    values = result(rows, len(NAMES), **(changes or {}))
+    values = result(rows, **{'num_in_split': len(NAMES), **(changes or {})})
     return make_summary(values, card(model=model, **card_changes))
 
 
@@ -147,3 +147,10 @@ def test_of_many_sequences_the_largest_losses_and_gains_are_printed_once():
     rows = list(sequence_table(compare(first, second)).columns[0].cells)
     shown = [str(cell) for cell in rows]
     assert shown == names[:20] + names[21:]
+
+
+def test_what_both_runs_lack_is_said_once():
+    part = {'num_in_split': 30}
+    rows = [run(changes=part), run(0.1, changes=part)]
+    (warning,) = compare(*rows).warnings
+    assert warning.startswith('Both runs: Part of the data set: 12 of 30')
