@@ -41,6 +41,7 @@ NUM_PICTURES = 6
 MAX_PER_SEQUENCE = 2
 VIDEO_HEIGHT, VIDEO_FRAMES, VIDEO_FPS = 240, 60, 10
 _MAX_CHARTS = 30
+_MAX_FIRST = 10_000
 _MAX_BARS = 40
 _CELL_WIDTH = 800
 # Frames much narrower than this are drawn enlarged.
@@ -321,10 +322,19 @@ def _charts(result: BenchmarkResult) -> tuple[dict[str, dict[str, list[float]]],
     """Curves of the sequences, the worst first; and a note where not all are shown."""
     rows = [row for row in worst_first(result) if any(row.curves.values())]
     charts = {
-        row.name: {metric_label(key): list(curve) for key, curve in row.curves.items()} for row in rows[:_MAX_CHARTS]
+        row.name: {metric_label(key): _from_first_frame(row, curve) for key, curve in row.curves.items()}
+        for row in rows[:_MAX_CHARTS]
     }
     note = f'Scores over time of the {_MAX_CHARTS} worst of {len(rows)} sequences.' if len(rows) > _MAX_CHARTS else ''
     return charts, note
+
+
+def _from_first_frame(row: SequenceResult, curve: Sequence[float]) -> list[float]:
+    """The curve with gaps before it, so that it stands over the numbers in the names of its frames, as captions do."""
+    numbers = [int(name) if name.isdecimal() else -1 for name in row.frames]
+    consecutive = numbers == list(range(numbers[0], numbers[0] + len(numbers))) if numbers else False
+    first = numbers[0] if consecutive and 0 <= numbers[0] <= _MAX_FIRST else 0
+    return [math.nan] * first + list(curve)
 
 
 def _overview(runs: Sequence[EvaluatedRun]) -> ScoreTable:

@@ -63,11 +63,23 @@ def ratio_arrays(sequences: Sequence[SequenceResult], metric: str) -> tuple[np.n
 
 
 def intervals(result: BenchmarkResult, draws: int = NUM_DRAWS, seed: int = 0) -> dict[str, Interval]:
-    """The 95 % interval of every metric that is a ratio, see `functional.bootstrap`."""
+    """The 95 % interval of every metric that is a ratio, see `functional.bootstrap`.
+
+    A metric whose ratios do not give its value has none, and a note.
+    """
     if not result.sequences:
         return {}
     shared = [name for name in result.metrics if all(name in sequence.ratios for sequence in result.sequences)]
-    return {name: bootstrap_interval(*ratio_arrays(result.sequences, name), LEVEL, draws, seed) for name in shared}
+    return {name: _interval(result, name, draws, seed) for name in shared}
+
+
+def _interval(result: BenchmarkResult, name: str, draws: int, seed: int) -> Interval:
+    value = result.metrics[name]
+    found = bootstrap_interval(*ratio_arrays(result.sequences, name), LEVEL, draws, seed)
+    if np.isclose(found.value, value, rtol=0, atol=1e-6, equal_nan=True):
+        return Interval(value, found.low, found.high, found.note)
+    reason = f'no interval: the ratios of the sequences give {found.value:.4f}, the metric says {value:.4f}'
+    return Interval(value, math.nan, math.nan, reason)
 
 
 def make_summary(
@@ -141,9 +153,7 @@ def read_summary(path: str | Path) -> Summary:
     path = Path(path)
     path = path / SUMMARY_NAME if path.is_dir() else path
     if not path.is_file():
-        raise FileNotFoundError(
-            f'{path} not found: give the {SUMMARY_NAME} of a finished evaluation, or its folder'
-        )
+        raise FileNotFoundError(f'{path} not found: give the {SUMMARY_NAME} of a finished evaluation, or its folder')
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f'{path} has {path.stat().st_size} bytes: no {SUMMARY_NAME} is that big')
     try:

@@ -48,7 +48,7 @@ def interval_text(interval: Interval, signed: bool = False) -> str:
 def coverage_text(result: BenchmarkResult) -> str:
     """'3 of 9 sequences', with what published scores are means over where that is another number."""
     text = f'{len(result.sequences)} of {result.num_sequences_in_split} sequences'
-    if result.num_published is not None and result.num_published != len(result.sequences):
+    if result.num_published not in (None, result.num_sequences_in_split):
         text += f' (published scores: {result.num_published})'
     return text
 

@@ -112,7 +112,7 @@ def overlay_points(
         visible: (N,) bool; a point that is said to be hidden is a ring, a visible one a disk.
         truth: (N, 2) float, true places; None draws none. The end of the line is the true place.
         truth_visible: (N,) bool, which true places are known to be seen; None: all that are finite.
-        radius: Of a disk, in pixels; None is 1.2 % of the shorter side, 2 at least.
+        radius: Of a disk, in pixels; None is 1.6 % of the shorter side, 2 at least.
 
     Returns:
         (H, W, 3) uint8 RGB, a new array.
@@ -130,7 +130,7 @@ def overlay_points(
         known = known if truth_visible is None else known & np.asarray(truth_visible, dtype=bool)
         if truth.shape != points.shape or known.shape != visible.shape:
             raise ValueError(f'Expected true places of {points.shape}, as the points; got {truth.shape}.')
-    radius = max(2.0, 0.012 * min(frame.shape[:2])) if radius is None else radius
+    radius = max(2.0, 0.016 * min(frame.shape[:2])) if radius is None else radius
     scale = 2  # drawn twice as large and made smaller: PIL's own circles have hard edges
     canvas = Image.fromarray(frame).resize((frame.shape[1] * scale, frame.shape[0] * scale), Image.Resampling.BILINEAR)
     draw = ImageDraw.Draw(canvas)

@@ -102,6 +102,16 @@ def test_the_worst_frames_are_those_with_the_lowest_scores_two_of_a_sequence():
     assert worst_frames(result([rows[2]]), 4) == []
 
 
+@pytest.mark.parametrize(
+    ('frames', 'gap'), [('00003 00004', 3), ('00000 00001', 0), ('00000 00005', 0), ('a b', 0), ('99999 100000', 0)]
+)
+def test_curves_stand_over_the_numbers_of_their_frames(frames, gap):
+    row = replace(sequence('a', 0.5, num_frames=2), frames=tuple(frames.split()))
+    charts, _ = evaluation_report._charts(result([row]))
+    assert len(charts['a']['J']) == gap + 2 and np.isnan(charts['a']['J'][:gap]).all()
+    assert charts['a']['J'][gap:] == list(row.curves['j'])
+
+
 def test_frames_without_a_score_are_never_the_worst():
     row = sequence('a', 0.5, num_frames=4)
     row = replace(row, curves={'j': (np.nan, 0.2, 0.1, 0.9), 'f': (np.nan, np.nan, 0.5, 0.9)})

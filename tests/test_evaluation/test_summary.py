@@ -50,7 +50,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path):
 
 def test_a_value_that_is_not_there_is_null_and_comes_back_as_nan(tmp_path):
     row = replace(sequence('goat', 0.5), metrics={'jf_mean': math.nan, 'j_mean': 0.5})
-    write_summary(tmp_path, make_summary(full(sequences=(row,)), None))
+    write_summary(tmp_path, make_summary(full(sequences=(row,), metrics={'j_mean': 0.5}), None))
     text = (tmp_path / 'summary.json').read_text()
     assert 'NaN' not in text and 'Infinity' not in text
     read = read_summary(tmp_path)
@@ -61,11 +61,16 @@ def test_a_value_that_is_not_there_is_null_and_comes_back_as_nan(tmp_path):
 
 
 def test_only_ratios_have_an_interval():
-    found = intervals(full(metrics={'jf_mean': 0.6, 'ap': 0.4}))
+    found = intervals(full(metrics={'jf_mean': 0.625, 'ap': 0.4}))
     assert list(found) == ['jf_mean']
     assert found['jf_mean'].value == pytest.approx(combine(full().sequences, 'jf_mean'))
     assert found['jf_mean'].low < found['jf_mean'].value < found['jf_mean'].high
     assert intervals(full(sequences=())) == {}
+
+
+def test_an_interval_around_another_value_is_none():
+    found = intervals(full(metrics={'jf_mean': 0.6}))['jf_mean']
+    assert found.value == 0.6 and math.isnan(found.low) and '0.6250, the metric says 0.6000' in found.note
 
 
 def test_ragged_groups_are_named():
