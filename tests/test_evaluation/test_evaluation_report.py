@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -250,3 +251,27 @@ def test_points_are_drawn_where_they_are_with_lines_to_the_truth(tmp_path, no_vi
 def test_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match='one evaluated run'):
         write_evaluation_report(tmp_path / 'r.html', [])
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_thirty_real_sequences_stay_within_the_budget(tmp_path, data_root):
+    """30 sequences of 80 or 90 frames at 480p: below 20 MiB and below a minute."""
+    source_root = data_root / 'davis2016'
+    real = ('camel', 'dance-twirl', 'goat', 'paragliding-launch')
+    names = [f'{real[n % 4]}-{n}' for n in range(30)]
+    for n, name in enumerate(names):
+        for target, kind in (('JPEGImages/480p', 'JPEGImages'), ('Annotations/480p', 'Annotations'), ('pred', None)):
+            (tmp_path / target).mkdir(parents=True, exist_ok=True)
+            (tmp_path / target / name).symlink_to(source_root / (kind or 'Annotations') / '480p' / real[n % 4])
+    (tmp_path / 'ImageSets' / '2016').mkdir(parents=True)
+    (tmp_path / 'ImageSets' / '2016' / 'val.txt').write_text('\n'.join(names))
+    dataset = DavisDataset(str(tmp_path), 2016)
+    rows = []
+    for n, name in enumerate(names):
+        frames = dataset.sample(name).frame_names[1:-1]
+        rows.append(replace(sequence(name, 0.3 + n / 50, num_frames=len(frames)), frames=frames))
+    start = time.monotonic()
+    done = write_evaluation_report(tmp_path / 'r.html', [EvaluatedRun(result(rows), card(), dataset, tmp_path / 'pred')])
+    assert done.num_bytes < 20 * 2**20 and not done.left_out
+    assert time.monotonic() - start < 60
