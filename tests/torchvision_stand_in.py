@@ -81,7 +81,8 @@ def _put_modules() -> None:
     )
     misc = module('torchvision.ops.misc', FrozenBatchNorm2d=FrozenBatchNorm2d)
     ops = module('torchvision.ops', misc=misc)
-    extraction = module('torchvision.models.feature_extraction', get_graph_node_names=None, create_feature_extractor=None)
+    graph = {'get_graph_node_names': None, 'create_feature_extractor': None}
+    extraction = module('torchvision.models.feature_extraction', **graph)
     models = module('torchvision.models', feature_extraction=extraction)
     parts = {'transforms': transforms, 'datasets': datasets, 'ops': ops, 'models': models}
     module('torchvision', is_stand_in=True, __version__='0', **parts)

@@ -35,9 +35,17 @@ class AdapterBackbone(BaseModule):
         """(B, 3, H, W) normalised -> (B, out_channels, ceil(H / stride), ceil(W / stride)).
 
         Raises:
-            ValueError: The network returned something of another shape.
+            ValueError: The network does not take images of this size, or returned something of another shape.
         """
-        features = self.compute(images)
+        try:
+            features = self.compute(images)
+        except (AssertionError, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            height, width = images.shape[-2:]
+            raise ValueError(
+                f'{self.title} failed on images of {height}x{width} (some networks take one size only): {error}'
+            ) from error
         expected = (len(images), self.out_channels, *cells(images.shape[-2:], self.stride))
         if tuple(features.shape) != expected:
             raise ValueError(
@@ -78,25 +86,33 @@ def pad_to_cells(images: Tensor, stride: int, patch: int | None = None) -> Tenso
     return F.pad(images, padding, mode='replicate') if any(padding) else images
 
 
-def tokens_to_map(tokens: Tensor, size: tuple[int, int], title: str) -> Tensor:
+def tokens_to_map(tokens: Tensor, size: tuple[int, int], title: str, prefix: int | None = None) -> Tensor:
     """(B, prefix + h * w, C) tokens, row by row behind class and register tokens -> (B, C, h, w).
 
+    Args:
+        tokens: The tokens.
+        size: (h, w).
+        title: Names the feature in errors.
+        prefix: How many come before those of the cells; None: what is left over.
+
     Raises:
-        ValueError: Fewer tokens than cells.
+        ValueError: The number of tokens is another.
     """
-    prefix = tokens.shape[1] - size[0] * size[1]
-    if prefix < 0:
-        raise ValueError(f'{title} returned {tokens.shape[1]} tokens for {size[0]} x {size[1]} cells')
-    return tokens[:, prefix:].transpose(1, 2).unflatten(2, size)
+    before = tokens.shape[1] - size[0] * size[1]
+    if before < 0 or prefix not in (None, before):
+        known = '' if prefix is None else f' and {prefix} class or register tokens'
+        raise ValueError(f'{title} returned {tokens.shape[1]} tokens for {size[0]} x {size[1]} cells{known}')
+    return tokens[:, before:].transpose(1, 2).unflatten(2, size)
 
 
-def as_map(output, size: tuple[int, int], title: str) -> Tensor:
+def as_map(output, size: tuple[int, int], title: str, prefix: int | None = None) -> Tensor:
     """Whatever a network or one of its parts returns -> (B, C, h, w).
 
     Args:
         output: (B, C, h, w), (B, h, w, C) or (B, prefix + h * w, C); or a tuple or list whose first entry is that.
         size: (h, w).
         title: Names the feature in errors.
+        prefix: Of tokens, see `tokens_to_map`.
 
     Raises:
         ValueError: It is something else.
@@ -106,7 +122,7 @@ def as_map(output, size: tuple[int, int], title: str) -> Tensor:
     if not isinstance(output, Tensor):
         raise ValueError(f'{title} returned a {type(output).__name__}, expected a tensor (B, C, h, w)')
     if output.dim() == 3:
-        return tokens_to_map(output, size, title)
+        return tokens_to_map(output, size, title, prefix)
     if output.dim() == 4 and tuple(output.shape[1:3]) == size and tuple(output.shape[2:]) != size:
         return output.permute(0, 3, 1, 2).contiguous()
     return output
@@ -198,7 +214,10 @@ def reach_stride(stages: list[nn.Module], reductions: list[int], stride: int | N
 
 
 def remove_stride(stage: nn.Module, title: str) -> None:
-    """Every stride of a ResNet's stage becomes 1, in place: of convolutions, and of the average pools of ResNet-D."""
+    """Every stride of a ResNet's stage becomes 1, in place: of convolutions, and of the average pools of ResNet-D.
+
+    Those pools go: beside dilated convolutions timm keeps one that averages 2x2 at stride 1.
+    """
     for name, module in list(stage.named_modules()):
         if isinstance(module, nn.Conv2d):
             module.stride = (1, 1)

@@ -112,7 +112,9 @@ class FileBackbone(AdapterBackbone):
             raise ValueError(f'{self.title} says stride {feature.stride}, got stride {stride}')
         self.stride = feature.stride if stride is None else stride
         if self.stride is None:
-            raise ValueError(f'{self.title} does not say its stride: set `stride` on what it returns, or give the option')
+            raise ValueError(
+                f'{self.title} does not say its stride: set `stride` on what maps the images, or give the option'
+            )
         if isinstance(feature.call, nn.Module):
             self.model = feature.call.eval()
         else:

@@ -22,8 +22,12 @@ from mmliir.models.backbones.adapters.optional import import_transformers
 from mmliir.registry import MODELS
 
 #: Where models keep their blocks or stages, and the norm behind the last one.
-_BLOCKS = ('layers', 'layer', 'blocks', 'stages', 'encoder.layers', 'encoder.layer', 'encoder.stages', 'encoder.blocks')
+_BLOCKS = tuple(
+    f'{part}{name}' for part in ('', 'encoder.', 'model.') for name in ('layers', 'layer', 'blocks', 'stages')
+)
 _NORMS = ('layernorm', 'norm', 'post_layernorm')
+#: Tokens before those of the patches.
+_PREFIXES = ('cls_token', 'class_embedding', 'distillation_token', 'register_tokens')
 
 
 class _GridOfPatches:
@@ -43,8 +47,8 @@ class HuggingFaceBackbone(AdapterBackbone):
 
     | family | `layer` counts | default layer | default stride | other strides |
     |---|---|---|---|---|
-    | ResNet | stages | 3 | 8: the stride of stage 3 is removed | 4, 8, 16, 32, as far as the stage |
-    | ViTs (ViT, DeiT, DINOv2, DINOv3, MAE, ...) | blocks | the last | the patch size | less: patches overlap (not DINOv3) |
+    | ResNet | stages | 3 | 8: stage 3 loses its stride | 4 to the stage's own |
+    | ViTs (DINOv2, DINOv3, MAE, ...) | blocks | the last | the patch size | less: patches overlap; not DINOv3 |
     | others (ConvNeXt, Swin, ...) | stages | the last of stride 16 or less | own | - |
 
     Class and register tokens are dropped.
@@ -71,8 +75,7 @@ class HuggingFaceBackbone(AdapterBackbone):
         inner = getattr(self.model, 'vision_model', self.model)
         blocks = _first_of(inner, _BLOCKS)
         settings = self.model.config
-        self.patch = None
-        self.norm = None
+        self.patch = self.norm = self.prefix = None
         self.rounds_up = settings.model_type == 'resnet'
         takes = inspect.signature(self.model.forward).parameters
         self.arguments = {'interpolate_pos_encoding': True} if 'interpolate_pos_encoding' in takes else {}
@@ -84,6 +87,11 @@ class HuggingFaceBackbone(AdapterBackbone):
             self.layer = self._part(layer, inner, blocks, None if blocks is None else len(blocks) - 1, 'block')
             self.stride = self._overlap(inner, stride)
             self.out_channels = settings.hidden_size
+            self.prefix = sum(
+                value.shape[-2] if value.dim() == 3 else 1
+                for name, value in getattr(inner, 'embeddings', inner).named_parameters()
+                if name in _PREFIXES
+            )
             return
         stages = [] if blocks is None else list(blocks)
         if self.rounds_up and not isinstance(layer, str):
@@ -101,7 +109,7 @@ class HuggingFaceBackbone(AdapterBackbone):
         self.stride, self.out_channels = self._measure(self.layer)
         if stride not in (None, self.stride):
             raise ValueError(
-                f'{self.title}: this layer has stride {self.stride}, and only those of ResNets and ViTs can be changed; '
+                f'{self.title}: this layer has stride {self.stride}, and only those of ResNets and ViTs change; '
                 f'got stride {stride!r}. Choose another layer'
             )
 
@@ -123,7 +131,9 @@ class HuggingFaceBackbone(AdapterBackbone):
         embeddings = getattr(inner, 'embeddings', None)
         projection = getattr(getattr(embeddings, 'patch_embeddings', None), 'projection', None)
         if not isinstance(projection, nn.Conv2d) or not hasattr(embeddings, 'interpolate_pos_encoding'):
-            raise ValueError(f'{self.title} has no patches that can overlap: its stride is {self.patch}, got {stride!r}')
+            raise ValueError(
+                f'{self.title} has no patches that can overlap: its stride is {self.patch}, got {stride!r}'
+            )
         if not isinstance(stride, int) or not 1 <= stride <= self.patch:
             raise ValueError(f'{self.title}: stride must be 1 to {self.patch} (the patch size), got {stride!r}')
         projection.stride = (stride, stride)
@@ -157,7 +167,7 @@ class HuggingFaceBackbone(AdapterBackbone):
             images = pad_to_cells(images, self.stride, self.patch)
         output = output_of(self.layer, self._network, images, self.title)
         output = output[0] if isinstance(output, (tuple, list)) else output
-        return as_map(output if self.norm is None else self.norm(output), size, self.title)
+        return as_map(output if self.norm is None else self.norm(output), size, self.title, self.prefix)
 
     def translate_weights(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], frozenset[str]]:
         """Names of any version of the library -> names of this one, by its own conversion; heads are dropped.

@@ -3,10 +3,16 @@
 import difflib
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
-from mmliir.models.backbones.adapters.base import AdapterBackbone, choose, pad_to_cells, reach_stride, tokens_to_map
+from mmliir.models.backbones.adapters.base import (
+    AdapterBackbone,
+    cells,
+    choose,
+    pad_to_cells,
+    reach_stride,
+    tokens_to_map,
+)
 from mmliir.models.backbones.adapters.optional import import_timm
 from mmliir.registry import MODELS
 
@@ -20,7 +26,7 @@ class TimmBackbone(AdapterBackbone):
 
     | family | `layer` counts | default layer | default stride | other strides |
     |---|---|---|---|---|
-    | ResNets (layer1 to layer4) | stages | 3 | 8: the stride of stage 3 is removed | 4, 8, 16, 32, as far as the stage |
+    | ResNets (layer1 to layer4) | stages | 3 | 8: stage 3 loses its stride | 4 to the stage's own |
     | ViTs (one grid of tokens) | blocks | the last | the patch size | less: patches overlap |
     | others (ConvNeXt, Swin, EfficientNet, ...) | entries of `feature_info` | the last of stride 16 or less | own | - |
 
@@ -73,9 +79,7 @@ class TimmBackbone(AdapterBackbone):
         own = reductions[index]
         if is_resnet:
             first = index - offset + 1
-            self.stride = reach_stride(
-                stages[:first], reductions[offset : index + 1], stride, dilate, self.title
-            )
+            self.stride = reach_stride(stages[:first], reductions[offset : index + 1], stride, dilate, self.title)
         elif is_vit:
             self.patch = patch[0] if isinstance(patch, (tuple, list)) else patch
             self.stride = self._overlap(stride)
@@ -83,8 +87,8 @@ class TimmBackbone(AdapterBackbone):
             self.stride = own if stride is None else stride
             if self.stride != own:
                 raise ValueError(
-                    f'{self.title}: layer {infos[index]["module"]} has stride {own}, and only those of ResNets and ViTs '
-                    f'can be changed; got stride {stride!r}. Choose another layer'
+                    f'{self.title}: layer {infos[index]["module"]} has stride {own}, and only those of ResNets and '
+                    f'ViTs can be changed; got stride {stride!r}. Choose another layer'
                 )
         self.rounds_up = is_resnet
 
@@ -102,7 +106,9 @@ class TimmBackbone(AdapterBackbone):
             return self.patch
         projection = getattr(self.model.patch_embed, 'proj', None)
         if not isinstance(projection, nn.Conv2d) or not getattr(self.model, 'dynamic_img_size', False):
-            raise ValueError(f'{self.title} has no patches that can overlap: its stride is {self.patch}, got {stride!r}')
+            raise ValueError(
+                f'{self.title} has no patches that can overlap: its stride is {self.patch}, got {stride!r}'
+            )
         if not isinstance(stride, int) or not 1 <= stride <= self.patch:
             raise ValueError(f'{self.title}: stride must be 1 to {self.patch} (the patch size), got {stride!r}')
         projection.stride = (stride, stride)
@@ -116,26 +122,17 @@ class TimmBackbone(AdapterBackbone):
             images = pad_to_cells(images, self.stride, self.patch)
         elif not self.rounds_up:
             images = pad_to_cells(images, self.stride)
-        try:
-            features = self.model.forward_intermediates(
-                images,
-                indices=[self.index],
-                norm=self.tokens_normed,
-                stop_early=True,
-                output_fmt='NCHW' if self.patch is None else 'NLC',
-                intermediates_only=True,
-            )[0]
-        except (AssertionError, RuntimeError) as error:
-            native = tuple(self.model.default_cfg.get('input_size', (3, 0, 0))[1:])
-            if isinstance(error, torch.OutOfMemoryError) or tuple(size) == native:
-                raise
-            raise ValueError(
-                f'{self.title} does not take images of {size[0]}x{size[1]} (some models of timm take one size, here '
-                f'{native[0]}x{native[1]}): {error}'
-            ) from error
+        features = self.model.forward_intermediates(
+            images,
+            indices=[self.index],
+            norm=self.tokens_normed,
+            stop_early=True,
+            output_fmt='NCHW' if self.patch is None else 'NLC',
+            intermediates_only=True,
+        )[0]
         if self.patch is None:
             return features
-        return tokens_to_map(features, tuple(-(-side // self.stride) for side in size), self.title)
+        return tokens_to_map(features, cells(size, self.stride), self.title, prefix=0)
 
     def translate_weights(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], frozenset[str]]:
         """Drops the classifier, and layers behind the chosen one."""

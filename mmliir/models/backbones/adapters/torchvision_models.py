@@ -31,7 +31,7 @@ class TorchvisionBackbone(AdapterBackbone):
 
     | family | `layer` counts | default layer | default stride | other strides |
     |---|---|---|---|---|
-    | ResNets (layer1 to layer4) | stages | 3 | 8: the stride of stage 3 is removed | 4, 8, 16, 32, as far as the stage |
+    | ResNets (layer1 to layer4) | stages | 3 | 8: stage 3 loses its stride | 4 to the stage's own |
     | ViTs | blocks | the last | the patch size | less: patches overlap |
     | others (ConvNeXt, Swin, ...) | entries of `features` | the last of stride 16 or less | own | - |
 
@@ -130,7 +130,7 @@ class TorchvisionBackbone(AdapterBackbone):
         grid = resize_position_grid(of_patches.transpose(1, 2).unflatten(2, (side, side)), size, 'timm')
         tokens = encoder.dropout(tokens + torch.cat([of_class, grid.flatten(2).transpose(1, 2)], dim=1))
         tokens = encoder.layers(tokens)
-        return tokens_to_map(encoder.ln(tokens) if self.norm else tokens, size, self.title)
+        return tokens_to_map(encoder.ln(tokens) if self.norm else tokens, size, self.title, prefix=1)
 
     def translate_weights(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], frozenset[str]]:
         """Drops the classifier, and blocks behind the chosen one."""
