@@ -244,18 +244,19 @@ def _dilate(stage: nn.Module, first: int, rest: int) -> None:
             module.dilation = module.padding = (value, value)
 
 
-def measure(network, title: str, stride: int | None = None) -> tuple[int, int]:
-    """(stride, channels) of a network that does not say them, from its output for a black image of about 224 pixels.
+def measure(network, title: str, stride: int | None = None, side: int = 224) -> tuple[int, int]:
+    """(stride, channels) of a network that does not say them, from its output for a black image.
 
     Args:
         network: (1, 3, S, S) -> (1, C, h, w) or tokens.
         title: Names the feature in errors.
         stride: Where it is known.
+        side: Of the image in pixels, rounded up to a multiple of the stride.
 
     Raises:
         ValueError: The output has no such shape.
     """
-    side = 224 if stride is None else stride * -(-224 // stride)
+    side = side if stride is None else stride * -(-side // stride)
     with torch.no_grad():
         output = network(torch.zeros(1, 3, side, side))
     while isinstance(output, (tuple, list)) and output:

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import inspect
+import itertools
 from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
@@ -103,7 +104,9 @@ class HuggingFaceBackbone(AdapterBackbone):
             self.layer = find_part(inner, layer, self.title)
         elif layer is None:
             parts = [_end_of_stage(stage) for stage in stages]
-            self.layer = [part for part in parts if part is parts[0] or self._measure(part)[0] <= 16][-1]
+            self.layer = parts[0]
+            for part in itertools.takewhile(lambda part: self._measure(part)[0] <= 16, parts[1:]):
+                self.layer = part
         else:
             self.layer = self._part(layer, inner, [_end_of_stage(stage) for stage in stages], 0, 'stage')
         self.stride, self.out_channels = self._measure(self.layer)
@@ -153,7 +156,7 @@ class HuggingFaceBackbone(AdapterBackbone):
                 output = output.transpose(1, 2).unflatten(2, (side, side))
             return output
 
-        found = measure(run, self.title)
+        found = measure(run, self.title, side=128)
         self.model.train(training)
         return found
 

@@ -84,8 +84,7 @@ class TorchvisionBackbone(AdapterBackbone):
         elif hasattr(self.model, 'features'):
             count = len(self.model.features)
             if layer is None:
-                strides = [self._measure(f'features.{number}')[0] for number in range(count)]
-                self.layer = f'features.{max(number for number in range(count) if strides[number] <= 16)}'
+                self.layer = f'features.{self._last_of_stride_16()}'
             else:
                 self.layer = f'features.{choose(layer, count, 0, self.title, "entry of `features`")}'
         else:
@@ -97,6 +96,17 @@ class TorchvisionBackbone(AdapterBackbone):
                 f'changed; got stride {stride!r}. Choose another layer'
             )
 
+    def _last_of_stride_16(self) -> int:
+        """The last entry of `features` whose cells are at most 16 pixels wide."""
+        x, last, training = torch.zeros(1, 3, 128, 128), 0, self.model.training
+        self.model.eval()
+        with torch.no_grad():
+            for number, part in enumerate(self.model.features):
+                x = part(x)
+                last = number if 128 / x.shape[2] <= 16 else last  # (B, C, h, w) or (B, h, w, C)
+        self.model.train(training)
+        return last
+
     def _measure(self, layer: str) -> tuple[int, int]:
         part, training = find_part(self.model, layer, self.title), self.model.training
         self.model.eval()
@@ -106,7 +116,7 @@ class TorchvisionBackbone(AdapterBackbone):
             is_nhwc = output.dim() == 4 and output.shape[1] == output.shape[2] != output.shape[3]
             return output.permute(0, 3, 1, 2) if is_nhwc else output
 
-        found = measure(run, self.title)
+        found = measure(run, self.title, side=128)
         self.model.train(training)
         return found
 
