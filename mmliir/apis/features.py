@@ -18,7 +18,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 from mmliir.apis.configs import load_config
-from mmliir.apis.evaluate import UNTRAINED, build_method
+from mmliir.apis.evaluate import UNTRAINED, ModelIdentity, build_method
 from mmliir.models.backbones.adapters.file import file_digest, load_user_feature
 from mmliir.models.backbones.adapters.optional import import_huggingface_hub, import_timm
 from mmliir.models.backbones.adapters.timm_models import timm_normalization
@@ -81,6 +81,18 @@ class Feature:
     config: Config
     checkpoint: str | None
     description: dict
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """What results say of it."""
+        own = {'spec', 'weights_sha256', 'seed', 'code_version', 'recipe'}
+        return ModelIdentity(
+            name=self.name,
+            colour_space=self.color_space,
+            checkpoint_sha256=self.description['weights_sha256'],
+            seed=self.description['seed'],
+            details={'feature': {name: value for name, value in self.description.items() if name not in own}},
+        )
 
     def extract_feature(self, frames: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 RGB -> (B, C, ceil(H / stride), ceil(W / stride)) float."""
