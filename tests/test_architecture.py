@@ -78,7 +78,7 @@ FOREIGN = {
     'mmliir.evaluation.functional': {'torch', 'torchvision', 'mmengine', 'mmcv'},
 }
 OUTSIDE_THE_PACKAGE = {'configs', 'tools', 'tests', 'demo', 'projects'}
-OPTIONAL = {'av', 'davis2017', 'safetensors', 'matplotlib', 'torchvision', 'timm', 'transformers'}
+OPTIONAL = {'av', 'davis2017', 'isal', 'safetensors', 'matplotlib', 'torchvision', 'timm', 'transformers'}
 ONLY_INSIDE_FUNCTIONS = {'torchvision', 'davis2017'}
 # module -> distributions that this module alone may import inside a function
 OPTIONAL_BY_MODULE = {
