@@ -46,25 +46,30 @@ def to_ids(channels: Tensor, ids: Sequence[int], dtype: torch.dtype = torch.uint
 
 
 def encode_cells(
-    channels: Tensor, encoding: Literal['subsample', 'nearest'], stride: int, size: tuple
+    channels: Tensor,
+    encoding: Literal['subsample', 'nearest'],
+    stride: int,
+    size: tuple,
+    grid: Literal['blocks', 'frame', 'corners'] = 'blocks',
 ) -> Tensor:
     """Channel numbers at pixels to channel numbers at cells.
 
     Args:
-        channels: (H, W) long.
+        channels: (H, W) long, at the size of the encoder's input; of any size where it is resized under a `grid` other
+            than 'blocks'.
         encoding: 'subsample' takes pixel (stride * y, stride * x), 'nearest' the pixel at the centre of the
             block.
         stride: Pixels per cell.
-        size: (h, w) cells; they cover (h * stride, w * stride) pixels, and what the map lacks there is
+        size: (h, w) cells; as 'blocks' they cover (h * stride, w * stride) pixels, and what the map lacks there is
             background.
+        grid: See `PropagationSettings`.
 
     Returns:
         (h, w) long.
     """
-    padded = _pad(channels, stride, size)
     if encoding == 'subsample':
-        return padded[::stride, ::stride]
-    return resize_label_map(padded, size)
+        return _pad(channels, stride, size)[::stride, ::stride]
+    return resize_label_map(_pad(channels, stride, size) if grid == 'blocks' else channels, size)
 
 
 def encode_label_map(
@@ -74,31 +79,35 @@ def encode_label_map(
     stride: int,
     size: tuple[int, int],
     dtype: torch.dtype = torch.float32,
+    grid: Literal['blocks', 'frame', 'corners'] = 'blocks',
 ) -> Tensor:
     """Label map to label field.
 
     Args:
-        label_map: (H, W) of any integer type.
+        label_map: (H, W) of any integer type; as in `encode_cells`.
         ids: The objects' ids, one channel each; other values count as background.
         encoding: See `PropagationSettings.encoding`.
         stride: Pixels per cell.
         size: (h, w) cells.
         dtype: Type of the field.
+        grid: See `PropagationSettings`.
 
     Returns:
         (K, h, w) with K = len(ids) + 1; channels sum to 1 at every cell.
     """
     channels = to_channels(label_map, ids)
     if encoding != 'bilinear':
-        return one_hot(encode_cells(channels, encoding, stride, size), len(ids) + 1, dtype)
-    padded = _pad(channels, stride, size)
-    masks = [
-        F.interpolate((padded == k).to(dtype)[None, None], size=size, mode='bilinear', align_corners=False)[
-            0, 0
+        return one_hot(encode_cells(channels, encoding, stride, size, grid), len(ids) + 1, dtype)
+    if grid == 'blocks':
+        channels = _pad(channels, stride, size)
+    return torch.stack(
+        [
+            F.interpolate(
+                (channels == k).to(dtype)[None, None], size=size, mode='bilinear', align_corners=grid == 'corners'
+            )[0, 0]
+            for k in range(len(ids) + 1)
         ]
-        for k in range(len(ids) + 1)
-    ]
-    return torch.stack(masks)
+    )
 
 
 def one_hot(cells: Tensor, num_channels: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -112,9 +121,10 @@ def decode_field(
     stride: int,
     size: tuple[int, int],
     output_size: tuple[int, int],
-    upsample: Literal['mast', 'exact'] = 'mast',
+    upsample: Literal['mast', 'exact', 'nearest'] = 'mast',
     output_resize: Literal['field', 'labels'] = 'field',
     min_max: bool = False,
+    grid: Literal['blocks', 'frame', 'corners'] = 'blocks',
 ) -> Tensor:
     """Label field to the number of the largest channel at every pixel.
 
@@ -123,14 +133,18 @@ def decode_field(
         stride: Pixels of the encoder's input per cell.
         size: (H, W) of the frame at the encoder's input, without padding.
         output_size: (H, W) of the result.
-        upsample, output_resize, min_max: See `PropagationSettings`.
+        upsample, output_resize, min_max, grid: See `PropagationSettings`.
 
     Returns:
         (H, W) long, the first of equal channels. Channels are upsampled a few at a time.
     """
-    covered = (field.shape[1] * stride, field.shape[2] * stride)
+    if grid == 'corners':
+        upsample = 'corners'
     pixels = size
-    if output_size != size and output_resize == 'field' and upsample == 'mast':
+    covered = (field.shape[1] * stride, field.shape[2] * stride)
+    if grid != 'blocks':
+        pixels = covered = output_size if output_resize == 'field' else size
+    elif output_size != size and output_resize == 'field' and upsample != 'exact':
         covered = tuple(round(c * out / own) for c, out, own in zip(covered, output_size, size, strict=True))
         pixels = output_size
     best = winner = None
@@ -139,7 +153,7 @@ def decode_field(
         values = upsample_field(field[start : start + step], covered, stride, upsample)[
             :, : pixels[0], : pixels[1]
         ]
-        if output_size != size and output_resize == 'field' and upsample == 'exact':
+        if pixels != output_size and output_resize == 'field':
             values = F.interpolate(values[None], size=output_size, mode='bilinear', align_corners=False)[0]
         if min_max:
             values = stretch(values)

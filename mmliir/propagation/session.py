@@ -107,7 +107,9 @@ class PropagationSession:
     def references(self) -> tuple[Reference, ...]:
         """The references of the next frame."""
         settings = self.settings
-        return reference_frames(self._frame, self._permanent, settings.gaps, settings.fill_with_first)
+        return reference_frames(
+            self._frame, self._permanent, settings.gaps, settings.fill_with_first, settings.permanent_again
+        )
 
     @torch.no_grad()
     def step(self, feature: Tensor, label_map: LabelMap | None = None) -> LabelMap:
@@ -210,6 +212,7 @@ class PropagationSession:
             shape=settings.shape,
             temperature=settings.resolve_temperature(feature.shape[0]),
             topk=settings.topk,
+            topk_ties=settings.topk_ties,
             topk_scope=settings.topk_scope,
             normalise=settings.normalise,
             border=settings.border,
@@ -262,6 +265,7 @@ class PropagationSession:
             settings.upsample,
             settings.output_resize,
             settings.min_max,
+            settings.grid,
         )
         output = to_ids(winner, self._ids, self._dtype)
         is_late = given is not None and bool((given != 0).any())
@@ -284,15 +288,20 @@ class PropagationSession:
         if settings.carry == 'soft' or settings.encoding == 'bilinear':
             return self._encode_soft(label_map)
         channels = to_channels(self._at_input(label_map), self._ids)
-        cells = encode_cells(channels, settings.encoding, self.stride, self._cells)
+        cells = encode_cells(channels, settings.encoding, self.stride, self._cells, settings.grid)
         return cells.to(torch.uint8 if len(self._ids) < 256 else torch.int32).clone()
 
     def _encode_soft(self, label_map: Tensor) -> Tensor:
-        at_input = self._at_input(label_map)
-        return encode_label_map(at_input, self._ids, self.settings.encoding, self.stride, self._cells)
+        settings = self.settings
+        return encode_label_map(
+            self._at_input(label_map), self._ids, settings.encoding, self.stride, self._cells, grid=settings.grid
+        )
 
     def _at_input(self, label_map: Tensor) -> Tensor:
-        return label_map if tuple(label_map.shape) == self.size else resize_label_map(label_map, self.size)
+        at_once = self.settings.grid != 'blocks' and self.settings.encoding != 'subsample'
+        if at_once or tuple(label_map.shape) == self.size:
+            return label_map
+        return resize_label_map(label_map, self.size)
 
     def _keep(self, feature: Tensor, labels: Tensor) -> None:
         self._kept[self._frame] = _Kept(feature, labels)

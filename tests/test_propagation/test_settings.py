@@ -19,11 +19,15 @@ from mmliir.propagation import (
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'shape': 'star'}, 'shape must be one of square, circle'),
+        ({'shape': 'star'}, 'shape must be one of square, circle, disc'),
         ({'carry': 'both'}, 'carry must be one of hard, soft'),
         ({'encoding': 'area'}, 'encoding must be one of'),
         ({'upsample': 'cubic'}, 'upsample must be one of'),
         ({'border': 'wrap'}, 'border must be one of'),
+        ({'grid': 'cells'}, 'grid must be one of blocks, frame, corners'),
+        ({'grid': 'frame', 'upsample': 'exact'}, "give grid='blocks'"),
+        ({'grid': 'corners'}, "give encoding='bilinear' and upsample='mast'"),
+        ({'topk_ties': 'first'}, 'topk_ties must be one of keep, share'),
         ({'topk': 0}, 'topk'),
         ({'topk': 2.5}, 'topk'),
         ({'radius': -1}, 'radius'),
@@ -150,6 +154,9 @@ def test_the_values_of_the_published_protocols():
             (832, 480),
         ),
         (InputSettings(size=(560, 560)), (480, 854), (560, 560), (560, 560)),
+        (InputSettings(short_side=960, multiple_of=16, fit='ceil'), (1080, 1920), (960, 1712), (960, 1712)),
+        (InputSettings(short_side=960, multiple_of=14, fit='ceil'), (1920, 1080), (1722, 966), (1722, 966)),
+        (InputSettings(multiple_of=16, fit='ceil'), (480, 854), (480, 864), (480, 864)),
         (InputSettings(short_side=480), (1, 1), (480, 480), (480, 480)),
     ],
 )
