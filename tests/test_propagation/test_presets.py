@@ -141,12 +141,12 @@ def _recent(number):
     return tuple(range(1, number + 1))
 
 
-# Side by side on DAVIS: the table of the project's LIIR dossier, section 6.3, and its like for the other columns, read
+# Side by side on DAVIS: the table of liir.md section 6.3, and its like for the other columns, read
 # again in the code: zlai0/MAST benchmark.py, models/*; LIIR_pytorch evaluate_davis.py; bo-miao/MAMP models/mamp.py,
 # functions.py, scripts/*; ajabri/videowalk code/test.py, code/utils/*, README.md; xvjiarui/VFS configs/r18_nc_*.py,
 # vanilla_tracker.py, common/*; facebookresearch/dino eval_video_segmentation.py; Liusifei/UVC test.py; Spa-then-Temp
-# configs/test/*; facebookresearch/dinov3 notebooks/segmentation_tracking.ipynb; CropMAE downstreams/propagation/start.py,
-# util.py; HVC core/config.py, labelprop/*; FGVC configs/eval/*.
+# configs/test/*; facebookresearch/dinov3 notebooks/segmentation_tracking.ipynb; CropMAE downstreams/propagation/
+# start.py and util.py; HVC core/config.py, labelprop/*; FGVC configs/eval/*.
 SIDE_BY_SIDE = {
     'permanent': {
         (0, 5): ('mast', 'liir_compat', 'liir_paper', 'mamp'),
@@ -279,8 +279,8 @@ def test_the_published_input_sizes(names, frame, seen):
         assert settings.padded(*settings.resized(*frame)) == seen, name
 
 
-# (protocol, benchmark): settings that differ from DAVIS, input, points. Sections 6.4 to 6.6 of the LIIR dossier and 3.3
-# of the FGVC dossier, read again in the repositories that `sources` name.
+# (protocol, benchmark): settings that differ from DAVIS, input, points. liir.md sections 6.4 to 6.6 and fgvc.md
+# section 3.3, read again in the repositories that `sources` name.
 _HALF_CELL = PointSettings(sigma=0.5, drawn_at='cells', background=True, decoded_at='cells', decode_topk=3)
 _AT_FRAME = PointSettings(sigma=4.0, drawn_at='frame', reduce='resize', decoded_at='frame', decode_topk=5)
 BENCHMARKS = {

@@ -56,6 +56,7 @@ CRW = Protocol(
         grid=f'{_CRW} and code/data/vos.py: cv2.resize to ceil(H / 8) x ceil(W / 8) cells and back',
         long_range=UNUSED,
         prior=UNUSED,
+        fg_gain=UNUSED,
         min_max=f'{_CRW}: --norm_mask is off by default',
         input=f'{_README}: cropSize -1, native 480p',
     ),
@@ -119,6 +120,7 @@ CROPMAE = Protocol(
         keep_late_frames=NOT_DEFINED,
         long_range=UNUSED,
         prior=UNUSED,
+        fg_gain=UNUSED,
         input=f'{_CROPMAE_UTIL}: davis_crop_size [480, 880], whatever the ratio',
     ),
     tasks={
@@ -158,6 +160,7 @@ HVC = Protocol(
         grid=f'{_HVC}: scale_as and scale, bilinear with align_corners=True both ways',
         long_range=UNUSED,
         prior=UNUSED,
+        fg_gain=UNUSED,
         input=f'{_HVC_CONFIG}: TEST.INPUT_SIZE -1, native 480p',
     ),
     tasks={

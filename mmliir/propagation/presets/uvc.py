@@ -43,6 +43,7 @@ UVC = Protocol(
         min_max='Liusifei/UVC@4336938, libs/utils.py, norm_mask',
         long_range=UNUSED,
         prior=UNUSED,
+        fg_gain=UNUSED,
         input=f'{_UVC}: -s 480, long side rounded down to a multiple of 64',
     ),
     tasks={

@@ -48,6 +48,7 @@ VFS = Protocol(
         grid=f'{_VFS}: pil_nearest_interpolate to the size of the feature, F.interpolate to original_shape',
         long_range=UNUSED,
         prior=UNUSED,
+        fg_gain=UNUSED,
         input=f'{_VFS}: short side 480, ratio kept',
     ),
     tasks={
@@ -79,6 +80,7 @@ SPA_THEN_TEMP = Protocol(
         topk_ties=f'{_SPA}: {_TIES}',
         long_range=UNUSED,
         prior=UNUSED,
+        fg_gain=UNUSED,
         input=f'{_SPA_DATA}: short side 480, ratio kept',
     ),
     tasks={
@@ -118,6 +120,7 @@ FGVC = Protocol(
         min_max='it propagates points only; masks as in `vfs`, whose tracker it is',
         long_range=UNUSED,
         prior=UNUSED,
+        fg_gain=UNUSED,
         input='it propagates points only; masks at the size of `vfs`',
     ),
     tasks={

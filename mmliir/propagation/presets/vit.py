@@ -35,6 +35,7 @@ DINO = Protocol(
         input=f'{_DINO}: short side 480, long side rounded down to a multiple of 64',
         long_range=UNUSED,
         prior=UNUSED,
+        fg_gain=UNUSED,
     ),
     features='ViT-S or ViT-B, tokens of the last block, stride 16 or 8; RGB',
     differences=('frames are resized by cv2, bilinear without averaging over the pixels',),
@@ -77,6 +78,7 @@ DINOV3 = Protocol(
         input=f'{_DINOV3}: ResizeToMultiple, SHORT_SIDE 960, both sides rounded up to the patch size, which is 16',
         long_range=UNUSED,
         prior=UNUSED,
+        fg_gain=UNUSED,
     ),
     features='ViT-L/16, tokens of the last block, stride 16; RGB',
     differences=(
