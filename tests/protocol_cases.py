@@ -42,6 +42,9 @@ CASES = {
     'dino': Case(13, 12, (16, 24), 8, (120, 213), 128, 1.0),
     'mast': Case(14, 24, (15, 22), 4, (57, 86), None, 1.6),
     'uvc': Case(15, 12, (16, 24), 8, (120, 213), 128, 1.2),
+    'dinov3': Case(16, 12, (12, 22), 16, (90, 160), 192, 1.0),
+    'mamp': Case(17, 12, (15, 22), 4, (57, 86), None, 1.6),
+    'hvc': Case(18, 5, (12, 16), 8, (96, 123), None, 1.0),
 }
 
 # Centre (x, y), half axes and velocity a frame of each object, as shares of the frame's width and height.

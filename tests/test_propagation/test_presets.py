@@ -50,19 +50,20 @@ def _propagate(name, **changes):
     return np.stack([session.step(video[t], None if t else first_mask(case)) for t in range(case.frames)])
 
 
-@pytest.mark.parametrize('name', ['vfs', 'dino', 'uvc'])
+@pytest.mark.parametrize('name', ['vfs', 'dino', 'uvc', 'dinov3', 'mamp'])
 def test_label_maps_are_those_of_the_published_code(name):
     agreement = (_propagate(name) == _golden(name)['label_maps']).mean()
     assert agreement >= 0.9999
 
 
-def test_label_maps_of_crw_are_those_of_the_published_code():
-    """Frame 0 apart, for which it writes the first mask reduced and enlarged."""
-    golden, ours = _golden('crw'), _propagate('crw')
+@pytest.mark.parametrize('name', ['crw', 'hvc'])
+def test_label_maps_of_crw_and_hvc_are_those_of_the_published_code(name):
+    """Ties aside, and frame 0, for which they write the first mask reduced and enlarged."""
+    golden, ours = _golden(name), _propagate(name)
     differs = (ours != golden['label_maps'])[1:]
     assert differs.mean() <= 1e-4
     assert not (differs & (golden['ties'][1:] == 0)).any()
-    assert np.array_equal(ours[0], first_mask(CASES['crw']))
+    assert np.array_equal(ours[0], first_mask(CASES[name]))
 
 
 def test_label_maps_of_mast_are_those_of_the_published_code_up_to_its_two_mistakes():
@@ -91,10 +92,16 @@ def test_label_maps_of_mast_are_those_of_the_published_code_up_to_its_two_mistak
         ('uvc', {'topk_scope': 'joint'}),
         ('mast', {'grid': 'blocks'}),
         ('mast', {'border': 'mask'}),
+        ('dinov3', {'upsample': 'mast'}),
+        ('dinov3', {'topk': 4}),
+        ('mamp', {'temperature': 1.0}),
+        ('mamp', {'grid': 'frame'}),
+        ('hvc', {'grid': 'frame'}),
     ],
 )
 def test_the_fixtures_notice_a_single_wrong_setting(name, change):
-    assert (_propagate(name, **change) == _golden(name)['label_maps']).mean() < 0.9999
+    from_first = _propagate(name, **change)[1:]
+    assert (from_first == _golden(name)['label_maps'][1:]).mean() < 0.9999
 
 
 # --- values ---

@@ -50,8 +50,9 @@ which was run for the purpose on seeded features (`tests/golden/protocol_*.npz` 
 
 | preset | equal pixels | apart from |
 |---|---|---|
-| `vfs` `dino` `uvc` | all | |
-| `crw` | all, ties aside | frame 0, for which CRW writes the first mask reduced and enlarged; pixels where two \
+| `vfs` `dino` `uvc` `dinov3` | all | |
+| `mamp` | all | its optical flow, see its card |
+| `crw` `hvc` | all, ties aside | frame 0, for which they write the first mask reduced and enlarged; pixels where two \
 objects have the same value to six digits |
 | `mast` | all, with `long_range.labels_from_last` and `long_range.align_corners_mismatch` | these two mistakes of \
 the released code, which concern references more than 15 frames old and are switched off in the preset |
