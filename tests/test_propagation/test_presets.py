@@ -50,7 +50,7 @@ def _propagate(name, **changes):
     return np.stack([session.step(video[t], None if t else first_mask(case)) for t in range(case.frames)])
 
 
-@pytest.mark.parametrize('name', ['vfs', 'dino', 'uvc', 'dinov3', 'mamp'])
+@pytest.mark.parametrize('name', ['vfs', 'dino', 'uvc', 'dinov3', 'mamp', 'spa_then_temp'])
 def test_label_maps_are_those_of_the_published_code(name):
     agreement = (_propagate(name) == _golden(name)['label_maps']).mean()
     assert agreement >= 0.9999

@@ -50,12 +50,14 @@ which was run for the purpose on seeded features (`tests/golden/protocol_*.npz` 
 
 | preset | equal pixels | apart from |
 |---|---|---|
-| `vfs` `dino` `uvc` `dinov3` | all | |
+| `vfs` `dino` `uvc` `dinov3` `spa_then_temp` | all | |
 | `mamp` | all | its optical flow, see its card |
 | `crw` `hvc` | all, ties aside | frame 0, for which they write the first mask reduced and enlarged; pixels where two \
 objects have the same value to six digits |
 | `mast` | all, with `long_range.labels_from_last` and `long_range.align_corners_mismatch` | these two mistakes of \
 the released code, which concern references more than 15 frames old and are switched off in the preset |
+
+`hvc` was run with one network. `cropmae` is the code of CRW with other values; `fgvc` has no code for masks.
 """
 
 _TERMS = {
