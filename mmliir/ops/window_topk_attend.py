@@ -247,12 +247,7 @@ class _Attend:
             sparse = self._read_sparse(logits_nMN, groups, where, total)
             if not isinstance(sparse, _Ties):
                 return sparse
-            bonus = self._share_ties(logits_nMN, sparse.smallest_kept) if self.topk_ties == 'share' else None
-            for x in logits_nMN:
-                tied = None if bonus is None else x == sparse.smallest_kept
-                x.masked_fill_(x < sparse.smallest_kept, -torch.inf).div_(self.temperature)
-                if tied is not None:
-                    x.add_(tied * bonus)
+            self._select(logits_nMN, sparse.smallest_kept)
         if total is None and len(logits_nMN) == 1:
             weights_nMN = [torch.softmax(logits_nMN[0], dim=-1)]
         elif total is None and isinstance(groups[-1], _Displaced):
@@ -269,26 +264,37 @@ class _Attend:
         parts = [group.read(weights, *where) for group, weights in zip(groups, weights_nMN, strict=True)]
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum(dim=0)
 
-    def _share_ties(self, logits_nMN: list[Tensor], smallest_kept: Tensor) -> Tensor:
-        """-> (n, M, 1), the logarithm of the part that each key at the k-th place keeps of its weight."""
+    def _select(self, logits_nMN: list[Tensor], smallest_kept: Tensor) -> None:
+        """Take out, in place, the keys below the k-th place, divide the others by the temperature, and under 'share'
+        let those at that place have their part of what the better ones leave."""
+        if self.topk_ties == 'keep':
+            for x in logits_nMN:
+                x.masked_fill_(x < smallest_kept, -torch.inf).div_(self.temperature)
+            return
         better = sum((x > smallest_kept).sum(dim=-1, keepdim=True) for x in logits_nMN)
-        tied = sum((x == smallest_kept).sum(dim=-1, keepdim=True) for x in logits_nMN)
+        tied = [x == smallest_kept for x in logits_nMN]
         places = (self.topk - better).to(smallest_kept)
-        return (places / tied.clamp_min(1)).clamp_max(1).log()
+        share = (places / sum(own.sum(dim=-1, keepdim=True) for own in tied).clamp_min(1)).clamp_max(1).log()
+        for x, own in zip(logits_nMN, tied, strict=True):
+            x.masked_fill_(x < smallest_kept, -torch.inf).div_(self.temperature).add_(own * share)
 
     def _read_sparse(self, logits_nMN, groups, where, total):
-        """Gather the k kept values of each cell; where keys tie at the k-th place, say so instead."""
-        found = [x.topk(min(self.topk + 1, x.shape[-1]), dim=-1) for x in logits_nMN]
+        """Gather the k kept values of each cell; where keys tie at the k-th place, say so instead.
+
+        A pair that shares it, as a frame that is a reference twice makes, is among the k + 2 best and needs no more.
+        """
+        taken = self.topk + (2 if self.topk_ties == 'share' else 1)
+        found = [x.topk(min(taken, x.shape[-1]), dim=-1) for x in logits_nMN]
         best = torch.cat([x.values for x in found], dim=-1)
         smallest_kept = best.new_full((*best.shape[:-1], 1), -torch.inf)
         ties = False
         if best.shape[-1] > self.topk:
-            ranked = best.topk(self.topk + 1, dim=-1).values
-            smallest_kept, next_one = ranked[..., self.topk - 1, None], ranked[..., self.topk, None]
+            ranked = best.topk(min(taken, best.shape[-1]), dim=-1).values
+            smallest_kept, next_one = ranked[..., self.topk - 1, None], ranked[..., -1, None]
             ties = bool(((smallest_kept == next_one) & smallest_kept.isfinite()).any())
         if ties or self.prior is not None:
             return _Ties(smallest_kept)
-        best = best.masked_fill_(best < smallest_kept, -torch.inf).div_(self.temperature)
+        self._select([best], smallest_kept)
         weights = torch.softmax(best, dim=-1) if total is None else best.sub_(total).exp_()
         parts = []
         for group, picked in zip(groups, found, strict=True):
