@@ -18,7 +18,7 @@ _CODE = {
 }
 
 #: Gaussians of half a cell on the cells, read where the three highest cells are (code/data/jhmdb.py, process_pose).
-_POINTS = PointSettings(sigma=0.5, drawn_at='cells', background=True, decoded_at='cells', decode_topk=3)
+_POINTS = PointSettings(sigma=0.5, drawn_at='cells', draw='stamp', background=True, decoded_at='cells', decode_topk=3)
 
 CRW = Protocol(
     'crw',
@@ -77,7 +77,6 @@ CRW = Protocol(
     },
     features='ResNet-18 up to layer3, stride 8, 256 channels; RGB',
     differences=(
-        'on JHMDB a Gaussian is drawn around a whole cell of a window of 6 sigma + 1 cells, up to half a cell off',
         'on VIP label images are resized by cv2 with its default, bilinear, which blends the colours of classes '
         '(code/data/vos.py passes INTER_NEAREST as `dst`)',
     ),

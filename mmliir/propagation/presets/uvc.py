@@ -58,7 +58,13 @@ UVC = Protocol(
             changes={'topk': 20, 'topk_ties': 'share', 'fill_with_first': True},
             input=InputSettings(size=(320, 320)),
             points=PointSettings(
-                sigma=0.5, drawn_at='cells', background=True, min_max=True, decoded_at='cells', decode_topk=5
+                sigma=0.5,
+                drawn_at='cells',
+                draw='stamp',
+                background=True,
+                min_max=True,
+                decoded_at='cells',
+                decode_topk=5,
             ),
         ),
     },
@@ -66,6 +72,5 @@ UVC = Protocol(
     differences=(
         'test_with_track.py, another script, follows a box around each object first; this is test.py',
         'on JHMDB the maps are carried on as they are read, each stretched to 0..1; here as they were propagated',
-        'on JHMDB a Gaussian is drawn around a whole cell of a window of 6 sigma + 1 cells, up to half a cell off',
     ),
 )

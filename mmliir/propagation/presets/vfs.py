@@ -56,7 +56,7 @@ VFS = Protocol(
             'xvjiarui/VFS@8e055cc, mmaction/datasets/jhmdb_dataset.py: sigma 4 in pixels of the frame, best 5 pixels '
             'of it. No configuration was published: 320 x 320 as in Spa-then-Temp, references and window as on DAVIS',
             input=InputSettings(size=(320, 320)),
-            points=PointSettings(),
+            points=PointSettings(draw='stamp'),
         ),
     },
     features='ResNet-18 with layer3 at stride 8 (strides 1, 2, 1, 1), 256 channels; RGB',
@@ -93,7 +93,7 @@ SPA_THEN_TEMP = Protocol(
             'sigma 4 in pixels of the frame, best 5 pixels of it',
             changes={'radius': 12},
             input=InputSettings(size=(320, 320)),
-            points=PointSettings(),
+            points=PointSettings(draw='stamp'),
         ),
     },
     features='ResNet-18 or ResNet-50, layer3 at stride 4 (also 8); Lab',
@@ -134,13 +134,13 @@ FGVC = Protocol(
             f'{_FGVC_DATA}: 320 x 320; mmpt/datasets/jhmdb_dataset.py after that of VFS: sigma 4 in pixels of the '
             'frame, best 5 pixels of it',
             input=InputSettings(size=(320, 320)),
-            points=PointSettings(),
+            points=PointSettings(draw='stamp'),
         ),
         'badja': TaskSettings(
             f'{_FGVC_DATA}: size (320, 512), sigma 3, scale 2: drawn at half the input, which are the cells at its '
             'stride 2; mmpt/datasets/badja_dataset.py: best 5 pixels at the size of the input',
             input=InputSettings(size=(320, 512)),
-            points=PointSettings(sigma=3.0, drawn_at='cells', decoded_at='input'),
+            points=PointSettings(sigma=3.0, drawn_at='cells', draw='stamp', decoded_at='input'),
         ),
     },
     features='ResNet-18 up to layer3, stride 2 (strides 1, 1, 1, no pooling), 256 channels; Lab',
