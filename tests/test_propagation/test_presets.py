@@ -288,8 +288,8 @@ def test_the_published_input_sizes(names, frame, seen):
 
 # (protocol, benchmark): settings that differ from DAVIS, input, points. liir.md sections 6.4 to 6.6 and fgvc.md
 # section 3.3, read again in the repositories that `sources` name.
-_HALF_CELL = PointSettings(sigma=0.5, drawn_at='cells', background=True, decoded_at='cells', decode_topk=3)
-_AT_FRAME = PointSettings(sigma=4.0, drawn_at='frame', reduce='resize', decoded_at='frame', decode_topk=5)
+_HALF_CELL = PointSettings(sigma=0.5, drawn_at='cells', draw='stamp', background=True, decoded_at='cells', decode_topk=3)
+_AT_FRAME = PointSettings(sigma=4.0, drawn_at='frame', draw='stamp', reduce='resize', decoded_at='frame', decode_topk=5)
 BENCHMARKS = {
     ('crw', 'vip'): ({'gaps': _recent(4)}, InputSettings(size=(560, 560)), None),
     ('crw', 'jhmdb'): ({'gaps': _recent(7), 'radius': 5}, InputSettings(size=(320, 320)), _HALF_CELL),
@@ -317,7 +317,7 @@ BENCHMARKS = {
     ('fgvc', 'badja'): (
         {},
         InputSettings(size=(320, 512)),
-        PointSettings(sigma=3.0, drawn_at='cells', decoded_at='input', decode_topk=5),
+        PointSettings(sigma=3.0, drawn_at='cells', draw='stamp', decoded_at='input', decode_topk=5),
     ),
     ('liir_paper', 'vip'): ({}, InputSettings(size=(560, 560), multiple_of=4), None),
     ('liir_paper', 'jhmdb'): ({'carry': 'soft'}, InputSettings(size=(320, 320), multiple_of=4), _AT_FRAME),

@@ -34,7 +34,7 @@ _TASKS = {
         'in VFS, whose encoding does not depend on the stride',
         changes={'carry': 'soft'},
         input=InputSettings(size=(320, 320), multiple_of=4),
-        points=PointSettings(),
+        points=PointSettings(draw='stamp'),
     ),
     'youtube_vos': TaskSettings(
         f'{_PAPER} names the evaluation server only; short side 480, all frames, frames with given labels stay '
