@@ -26,12 +26,7 @@ TRANSFORMS = Registry(
 )
 # A metric that reads its truth through `mmliir.datasets` is named here and not imported by the package of metrics, so
 # that `mmliir score` does not wait for PyTorch.
-METRICS = Registry(
-    'metric',
-    parent=MMENGINE_METRICS,
-    locations=['mmliir.evaluation.metrics', 'mmliir.evaluation.metrics.tapvid'],
-    scope='mmliir',
-)
+METRICS = Registry('metric', parent=MMENGINE_METRICS, locations=['mmliir.evaluation.metrics'], scope='mmliir')
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, locations=['mmliir.engine.hooks'], scope='mmliir')
 OPTIM_WRAPPERS = Registry(
     'optimizer wrapper', parent=MMENGINE_OPTIM_WRAPPERS, locations=['mmliir.engine'], scope='mmliir'

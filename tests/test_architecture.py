@@ -82,6 +82,8 @@ ONLY_INSIDE_FUNCTIONS = {'torchvision', 'davis2017'}
 # module -> distributions that this module alone may import inside a function
 OPTIONAL_BY_MODULE = {
     'mmliir.utils.compat': {'mmengine'},
+    'mmliir.datasets.jhmdb': {'scipy'},  # its joints are MATLAB files
+    'mmliir.testing.synthetic_jhmdb': {'scipy'},
     'mmliir.evaluation.metrics.davis_official': {'skimage'},  # comes with davis2017
     # what brings PyTorch: `mmliir --help` does not wait for it
     **{f'mmliir.cli.{name}': {'mmliir'} for name in ('convert', 'data', 'eval', 'propagate', 'score', 'submit')},

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from mmliir.apis.configs import load_config
 from mmliir.evaluation.export import export_predictions, prepare_folder
 from mmliir.evaluation.metrics import BenchmarkResult
 from mmliir.evaluation.protocol import ProtocolCard, fingerprint_data
+from mmliir.evaluation.scoring import score_task
 from mmliir.evaluation.sharding import ALONE, Shard
 from mmliir.evaluation.tasks import Task, build_task
 from mmliir.evaluation.writers import WRITERS
@@ -249,43 +250,6 @@ def run_task(
     shard.wait()
     missing = result.missing if result is not None else tuple(sorted(failed.items()))
     return Evaluation(result, out_dir, card, missing)
-
-
-def score_task(
-    task: Task,
-    pred_dir: Path,
-    backend: str = 'mmliir',
-    jobs: int = 1,
-    progress: Callable[[int, int], None] | None = None,
-    failed: Mapping[str, str] | None = None,
-    strict: bool = True,
-) -> BenchmarkResult:
-    """Loop 2: the scores of a folder of predictions.
-
-    Args:
-        task: The benchmark.
-        pred_dir: Predictions, a folder a sequence.
-        backend, jobs, progress, strict: See `run_task`.
-        failed: Sequences known to have no predictions -> why.
-
-    Raises:
-        ValueError, FileNotFoundError: Predictions are absent (`strict`), none is there at all, or one is wrong.
-    """
-    metric, lost = task.metric, dict(failed or {})
-    if not strict:
-        lost = {**metric.missing(pred_dir), **lost}
-        kept = [name for name in metric.sequences if name not in lost]
-        if not kept:
-            reasons = '; '.join(f'{name}: {why}' for name, why in list(lost.items())[:3])
-            raise ValueError(f'{pred_dir}: nothing to score, none of {len(lost)} sequences is complete ({reasons})')
-        metric = metric if not lost else task.metric_on(kept)
-    if backend == 'mmliir':
-        result = metric.evaluate(pred_dir, jobs=jobs, progress=progress)
-    elif hasattr(metric, 'evaluate_official'):
-        result = metric.evaluate_official(pred_dir, progress=progress)
-    else:
-        raise ValueError(f'backend {backend!r}: {task.name} is scored by mmliir alone')
-    return dataclasses.replace(result, missing=tuple(sorted(lost.items())))
 
 
 def make_card(

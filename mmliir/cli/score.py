@@ -3,42 +3,45 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from mmliir.cli.common import names, progress_bar
-from mmliir.evaluation.metrics import DavisMetric, Scores, SequenceScores
+from mmliir.cli.common import EXIT_INCOMPLETE, names, positive, progress_bar
 from mmliir.evaluation.protocol import read_run_card
 from mmliir.utils.files import write_json_atomic
 
-_BENCHMARK_YEARS = {'davis2017': 2017, 'davis2016': 2016}
+if TYPE_CHECKING:
+    from mmliir.evaluation.metrics import Scores, SequenceScores
+
+_EXAMPLES = """examples:
+  mmliir score davis2017 --pred work_dirs/masks --data-root data/DAVIS --out s.json
+  mmliir score jhmdb --pred work_dirs/tracks --data-root data
+
+predictions: <pred>/<sequence>/<frame>.png, indexed, pixel value = id (DAVIS, YouTube-VOS, VIP; vip_instance also
+<frame>.txt), or <pred>/<sequence>/tracks.npz (JHMDB, BADJA, TAP-Vid); see docs/datasets.md
+
+exit code: 0 every sequence was scored, 3 some have no predictions (they are named, the others are scored), 2 an error
+"""
 
 
 def add_score(subparsers: argparse._SubParsersAction) -> None:
+    """Add the subcommand."""
     parser = subparsers.add_parser(
         'score',
-        help='score a folder of predicted masks',
-        description='Score a folder of predicted masks, <pred>/<sequence>/<frame>.png, against the truth.',
-        epilog='example: mmliir score davis2017 --pred work_dirs/masks --data-root data/DAVIS --out s.json',
+        help='score a folder of predictions',
+        description='Score a folder of predictions of any benchmark against the truth.',
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('benchmark', choices=sorted(_BENCHMARK_YEARS), help='which rules and which list')
+    parser.add_argument('benchmark', help='davis2016, davis2017, vip, jhmdb, ...: whose rules; a wrong name lists all')
+    parser.add_argument('--pred', type=Path, required=True, metavar='DIR', help='predictions, a folder a sequence')
     parser.add_argument(
-        '--pred',
-        type=Path,
-        required=True,
-        metavar='DIR',
-        help='predictions: 8-bit PNG, pixel value = object id, size of the truth',
+        '--data-root', type=Path, required=True, metavar='DIR', help='the data set, or a folder that holds it'
     )
-    parser.add_argument(
-        '--data-root',
-        type=Path,
-        required=True,
-        metavar='DIR',
-        help='data in the DAVIS layout: Annotations/480p, ImageSets',
-    )
-    parser.add_argument('--split', default='val', help='list of sequences (default: val)')
+    parser.add_argument('--split', help="list of sequences (default: the benchmark's)")
     parser.add_argument(
         '--sequences', type=names, metavar='A,B', help='score only these (default: all of the split)'
     )
@@ -48,24 +51,43 @@ def add_score(subparsers: argparse._SubParsersAction) -> None:
         default='mmliir',
         help='whose code computes: ours, or the original davis2017-evaluation if installed (default: mmliir)',
     )
-    parser.add_argument('--jobs', type=int, default=1, metavar='N', help='threads (default: 1)')
+    parser.add_argument('--jobs', type=positive, default=1, metavar='N', help='parallel work (default: 1)')
     parser.add_argument('--out', type=Path, metavar='FILE', help='write all numbers to this JSON file')
     parser.set_defaults(run=_run_score)
 
 
 def _run_score(args: argparse.Namespace) -> int:
+    # Here, and not at the top: they bring PyTorch, which `--help` does not wait for.
+    from mmliir.evaluation.benchmarks import open_metric
+    from mmliir.evaluation.metrics import DavisMetric
+    from mmliir.evaluation.scoring import drop_missing, score_task
+    from mmliir.evaluation.tables import result_table
+
     if args.out is not None and args.out.is_dir():
         raise ValueError(f'--out {args.out} is a folder; give the name of a JSON file.')
-    metric = DavisMetric(args.data_root, _BENCHMARK_YEARS[args.benchmark], args.split, args.sequences)
+    task = open_metric(args.benchmark, args.data_root, args.sequences, args.split)
     with progress_bar('scoring') as report:
-        scores = metric.score(args.pred, args.backend, args.jobs, report)
+        if isinstance(task.metric, DavisMetric):  # knows objects, too
+            metric, missing = drop_missing(task, args.pred)
+            result = metric.score(args.pred, args.backend, args.jobs, report)
+        else:
+            result = score_task(task, args.pred, args.backend, args.jobs, report, strict=False)
+            missing = result.missing
     if args.out is not None:
-        write_json_atomic(args.out, {**scores.to_dict(), 'run_card': read_run_card(args.pred)})
-    print_scores(scores)
-    return 0
+        numbers = {**result.to_dict(), 'missing': [list(pair) for pair in missing]}
+        write_json_atomic(args.out, {**numbers, 'run_card': read_run_card(args.pred)})
+    if isinstance(task.metric, DavisMetric):
+        print_scores(result)
+    else:
+        Console(width=None if sys.stdout.isatty() else 120).print(result_table(result))
+        for note in result.notes:
+            print(f'note: {note}', file=sys.stderr)
+    for name, reason in missing:
+        print(f'not scored: {name}: {reason}', file=sys.stderr)
+    return EXIT_INCOMPLETE if missing else 0
 
 
-def print_scores(scores: Scores) -> None:
+def print_scores(scores: 'Scores') -> None:
     """Print a table on stdout, a row a sequence and the data set's value last, and the notes on stderr."""
     title = f'{scores.benchmark} {scores.split} (in %, {scores.metric_version}, {scores.backend})'
     table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0), title_justify='left')
@@ -83,7 +105,7 @@ def print_scores(scores: Scores) -> None:
         print(f'note: {note}', file=sys.stderr)
 
 
-def _cells(scores: Scores | SequenceScores) -> list[str]:
+def _cells(scores: 'Scores | SequenceScores') -> list[str]:
     values = [scores.jf_mean, scores.j.mean, scores.j.recall, scores.j.decay]
     values += [scores.f.mean, scores.f.recall, scores.f.decay]
     return [f'{100 * value:.1f}' for value in values]

@@ -1,9 +1,11 @@
 """Files and their quirks: frames, label maps, benchmarks, training videos."""
 
 from mmliir.datasets import transforms
+from mmliir.datasets.badja import BadjaDataset
 from mmliir.datasets.clip_sampling import LIIR_GAPS, sample_pairs
 from mmliir.datasets.davis import DavisDataset, read_davis_labels
 from mmliir.datasets.frames import BrokenMediaError, FrameArray, FrameFolder, VideoFile, open_frames, read_image
+from mmliir.datasets.jhmdb import JhmdbDataset
 from mmliir.datasets.masks import LabelMap, check_mask_size, read_label_map, write_label_map
 from mmliir.datasets.safe_pickle import read_pickle
 from mmliir.datasets.samplers import PairIndex, PairSampler
@@ -13,11 +15,13 @@ from mmliir.datasets.video_pairs import VideoPairDataset
 
 __all__ = [
     'AutoSource',
+    'BadjaDataset',
     'BrokenMediaError',
     'DavisDataset',
     'FrameArray',
     'FrameFolder',
     'FrameFolderSource',
+    'JhmdbDataset',
     'LIIR_GAPS',
     'LabelMap',
     'PairIndex',

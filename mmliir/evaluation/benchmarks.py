@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mmliir.datasets.catalog import find_data
 from mmliir.evaluation.tasks import Task, build_task
+from mmliir.registry import METRICS
 
 
 def _task(name: str, dataset: dict, metric: dict | None, root: str | None = None) -> dict:
@@ -77,3 +78,22 @@ def open_benchmark(name: str, data_root: str | Path, sequences: Sequence[str] | 
     task = find_benchmark(name)
     data_name = Path(task['dataset']['data_root']).name
     return build_task(task, find_data(data_name, data_root), sequences)
+
+
+def open_metric(
+    name: str, data_root: str | Path, sequences: Sequence[str] | None = None, split: str | None = None
+) -> Task:
+    """A benchmark for scoring alone: the frames need not be there, and the task's data set is empty.
+
+    Args:
+        name, data_root, sequences: See `open_benchmark`.
+        split: Replaces the benchmark's.
+    """
+    task = find_benchmark(name)
+    if task['metric'] is None:
+        raise ValueError(f'{name} cannot be scored here: its truth is not public')
+    changes = {'data_root': str(find_data(Path(task['metric']['data_root']).name, data_root))}
+    changes |= {} if sequences is None else {'sequences': list(sequences)}
+    changes |= {} if split is None else {'split': split}
+    metric = {**task['metric'], **changes}
+    return Task(name, (), METRICS.build(metric), {**task, 'metric': metric})
