@@ -63,8 +63,8 @@ _YOUTUBE_VOS = dict(
     section='youtube-vos',
 )
 _YOUTUBE_VOS_SERVER = (
-    'The truth of valid is with the evaluation server alone, and CodaLab, which ran it, has closed; look at the homepage '
-    'for its successor. The benchmark youtube_vos_holdout needs no server.'
+    'The truth of valid is with the evaluation server alone, and CodaLab, which ran it, has closed: look at the '
+    'homepage for its successor. The benchmark youtube_vos_holdout needs no server.'
 )
 _TAPVID = dict(
     homepage='https://tapvid.github.io',
