@@ -12,6 +12,7 @@ from mmliir.cli.convert import add_convert
 from mmliir.cli.eval import add_eval
 from mmliir.cli.propagate import add_propagate
 from mmliir.cli.score import add_score
+from mmliir.cli.submit import add_submit
 from mmliir.utils.console import TRACEBACK_VARIABLE, run_command
 from mmliir.version import __version__
 
@@ -19,6 +20,7 @@ SUBCOMMANDS: tuple[Callable[[argparse._SubParsersAction], None], ...] = (
     add_propagate,
     add_eval,
     add_score,
+    add_submit,
     add_convert,
 )
 

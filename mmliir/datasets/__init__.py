@@ -9,9 +9,18 @@ from mmliir.datasets.jhmdb import JhmdbDataset
 from mmliir.datasets.masks import LabelMap, check_mask_size, read_label_map, write_label_map
 from mmliir.datasets.safe_pickle import read_pickle
 from mmliir.datasets.samplers import PairIndex, PairSampler
-from mmliir.datasets.sources import AutoSource, FrameFolderSource, VideoFileSource, VideoSource, YouTubeVOSSource
+from mmliir.datasets.sources import (
+    AutoSource,
+    FrameFolderSource,
+    VideoFileSource,
+    VideoSource,
+    YouTubeVOSSource,
+    holdout_names,
+)
 from mmliir.datasets.tapvid import TapVidDataset, TapVidTruth
 from mmliir.datasets.video_pairs import VideoPairDataset
+from mmliir.datasets.vip import VIP_CLASSES, VipDataset
+from mmliir.datasets.youtube_vos import YouTubeVosDataset
 
 __all__ = [
     'AutoSource',
@@ -28,12 +37,16 @@ __all__ = [
     'PairSampler',
     'TapVidDataset',
     'TapVidTruth',
+    'VIP_CLASSES',
     'VideoFile',
     'VideoFileSource',
     'VideoPairDataset',
     'VideoSource',
+    'VipDataset',
     'YouTubeVOSSource',
+    'YouTubeVosDataset',
     'check_mask_size',
+    'holdout_names',
     'open_frames',
     'read_davis_labels',
     'read_image',

@@ -16,6 +16,17 @@ from mmliir.structures import VideoSample
 
 _DOC = 'See docs/datasets.md#davis.'
 _VOID_2017 = 255
+#: (year, split) -> sequences that published scores are means over.
+PUBLISHED_SEQUENCES = {
+    (2017, 'train'): 60,
+    (2017, 'val'): 30,
+    (2017, 'test-dev'): 30,
+    (2017, 'test-challenge'): 30,
+    (2016, 'train'): 30,
+    (2016, 'val'): 20,
+}
+#: Splits of which only the first annotation of a sequence is public: they can be predicted and handed in, not scored.
+SPLITS_WITHOUT_TRUTH = ('test-dev', 'test-challenge')
 
 
 @DATASETS.register_module()
@@ -26,6 +37,9 @@ class DavisDataset(Sequence):
     names in `ImageSets/<year>/<split>.txt` (2016 also: `ImageSets/480p/<split>.txt`, pairs of paths).
 
     2017: object ids are kept, 255 is void. 2016: one object, every pixel that is not 0 is id 1.
+
+    Of 'test-dev' and 'test-challenge' the first annotation alone is public: that is enough to predict, and
+    `mmliir.evaluation.submission` makes what the server takes.
 
     Args:
         data_root: Folder that holds JPEGImages, Annotations and ImageSets.
@@ -60,8 +74,9 @@ class DavisDataset(Sequence):
             raise ValueError(f"given: expected 'first_frame' or 'first_appearance', came {given!r}.")
         self.data_root = Path(data_root)
         self.year, self.split, self.resolution, self.given = year, split, resolution, given
-        listed, self.list_path = _read_names(self.data_root, year, split)
-        self.names = _select(listed, sequences, self.list_path)
+        listed, self.list_path = read_names(self.data_root, year, split)
+        self.num_sequences_in_split = len(listed)
+        self.names = select_names(listed, sequences, self.list_path)
         self._check_folders()
 
     def __len__(self) -> int:
@@ -106,16 +121,29 @@ class DavisDataset(Sequence):
 
     truth = annotation_paths
 
+    @property
+    def num_published(self) -> int | None:
+        """Sequences of the official split, which published scores are means over and the server expects."""
+        return PUBLISHED_SEQUENCES.get((self.year, self.split))
+
     def _given_paths(self, annotations: list[Path]) -> Iterator[tuple[Path, tuple[int, ...] | None]]:
-        yield annotations[0], None
-        if self.given == 'first_frame':
-            return
-        seen = set(np.unique(read_davis_labels(annotations[0], self.year)).tolist())
-        for path in annotations[1:]:
-            new = set(np.unique(read_davis_labels(path, self.year)).tolist()) - seen - {0}
-            if new:
-                seen |= new
-                yield path, tuple(sorted(new))
+        first = annotations[0]
+        yield first, None
+        if self.given == 'first_appearance':
+            new = first_appearances(annotations, lambda path: read_davis_labels(path, self.year))
+            yield from ((path, ids) for path, ids in new if path != first)
+
+    def export_names(self, name: str) -> tuple[str, ...]:
+        """Return the stems of the frames whose predictions are stored: all."""
+        return FrameFolder(self._frames_dir(name)).frame_names
+
+    def frame_size(self, name: str) -> tuple[int, int]:
+        """Return the (H, W) of a sequence's frames."""
+        return FrameFolder(self._frames_dir(name)).frame_size
+
+    def allowed_ids(self, name: str) -> frozenset[int]:
+        """Return the ids that predictions of a sequence may hold: those of its first annotation."""
+        return frozenset(np.unique(read_davis_labels(self.annotation_paths(name)[0], self.year)).tolist()) - {0}
 
     def _frames_dir(self, name: str) -> Path:
         return self.data_root / 'JPEGImages' / self.resolution / name
@@ -159,8 +187,44 @@ def read_davis_labels(
     return np.where(np.isin(label_map.ids, list(keep_ids)), label_map.ids, 0).astype(np.uint8)
 
 
-def _read_names(data_root: Path, year: int, split: str) -> tuple[list[str], Path]:
-    """Return the names of a split, each once and in order, and the file they came from."""
+def first_appearances(
+    annotations: Sequence[Path], read: Callable[[Path], np.ndarray]
+) -> Iterator[tuple[Path, tuple[int, ...]]]:
+    """Give the annotations that show an object for the first time, and which.
+
+    Args:
+        annotations: Files in order of time.
+        read: Path -> (H, W) uint8 ids.
+
+    Yields:
+        (path, ids that are new there, without the background), for the paths that have any.
+    """
+    seen = {0}
+    for path in annotations:
+        new = set(np.flatnonzero(np.bincount(read(path).ravel())).tolist()) - seen
+        if new:
+            yield path, tuple(sorted(new))
+        seen |= new
+
+
+def check_truth_is_public(split: str) -> None:
+    """Raise `ValueError` for a split that nobody can score at home."""
+    if split in SPLITS_WITHOUT_TRUTH:
+        raise ValueError(
+            f'the truth of DAVIS {split} is not public, so it has no score here. Predict it, and make the archive for '
+            "the server with `mmliir submit`; 'val' is the split to score on."
+        )
+
+
+def read_names(data_root: Path, year: int, split: str) -> tuple[list[str], Path]:
+    """Return the names of a split, each once and in order, and the file they came from.
+
+    The list is `ImageSets/<year>/<split>.txt`, names; for 2016 also `ImageSets/480p/<split>.txt`, pairs of paths.
+
+    Raises:
+        FileNotFoundError: No data, or no list.
+        ValueError: The list is empty.
+    """
     if not data_root.is_dir():
         raise FileNotFoundError(
             f'DAVIS not found at {data_root}: expected a folder that holds JPEGImages, Annotations, ImageSets. {_DOC}'
@@ -185,9 +249,16 @@ def _read_names(data_root: Path, year: int, split: str) -> tuple[list[str], Path
     return list(dict.fromkeys(names)), path
 
 
-def _select(listed: list[str], wanted: Sequence[str] | None, list_path: Path) -> list[str]:
+def select_names(listed: Sequence[str], wanted: Sequence[str] | None, list_path: str | os.PathLike) -> list[str]:
+    """Return the names that are wanted, in their order; None for all that are listed.
+
+    Raises:
+        ValueError: A name that is not in the list, a name twice, no name at all.
+    """
     if wanted is None:
-        return listed
+        return list(listed)
+    if isinstance(wanted, str):
+        raise ValueError(f'sequences must be a list of names, got the string {wanted!r}.')
     unknown = [name for name in wanted if name not in listed]
     if unknown:
         close = difflib.get_close_matches(unknown[0], listed, n=1)
@@ -195,4 +266,6 @@ def _select(listed: list[str], wanted: Sequence[str] | None, list_path: Path) ->
         raise ValueError(f'sequence {unknown[0]!r} is not in {list_path}{hint}')
     if not wanted:
         raise ValueError('sequences: the list is empty; leave it out (None) for the whole split.')
+    if len(set(wanted)) != len(wanted):
+        raise ValueError(f'sequences are named twice: {", ".join(wanted)}.')
     return list(wanted)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +31,8 @@ from mmliir.structures import FrameSequence
 _WARNING = 30
 _DOC = 'See docs/datasets.md#training-videos.'
 _NATIVE_STEP_6FPS = 5
+#: Share of YouTube-VOS's training videos that `holdout_names` sets aside.
+HOLDOUT_SHARE = 0.05
 
 
 class VideoSource:
@@ -148,6 +150,8 @@ class YouTubeVOSSource(VideoSource):
         frames: 'all': `<split>_all_frames`, every frame. '6fps': `<split>`, every fifth frame; gaps keep their
             meaning in native frames.
         short_side, cache, cache_dir, on_broken, max_broken: See `VideoSource`.
+        holdout: Share of the videos to leave out, those that `holdout_names` names: 0.05 when scores on the split
+            'train_holdout' of `YouTubeVosDataset` are wanted. None leaves none out.
     """
 
     def __init__(
@@ -160,6 +164,7 @@ class YouTubeVOSSource(VideoSource):
         cache_dir: str | None = None,
         on_broken: Literal['skip', 'stop'] = 'skip',
         max_broken: float = 0.05,
+        holdout: float | None = None,
     ) -> None:
         folders = youtube_vos_folders(data_root, split)
         if frames not in folders:
@@ -171,6 +176,9 @@ class YouTubeVOSSource(VideoSource):
             raise FileNotFoundError(f'YouTube-VOS frames ({frames}) not found at {folder}. {hint}{_DOC}')
         step = _NATIVE_STEP_6FPS if frames == '6fps' else 1
         videos = find_frame_folders(folder)
+        if holdout is not None:
+            left_out = set(holdout_names(videos, holdout))
+            videos = {name: path for name, path in videos.items() if name not in left_out}
         super().__init__(videos, FrameFolder, short_side, cache, cache_dir, on_broken, max_broken, step)
 
 
@@ -260,6 +268,25 @@ def youtube_vos_folders(data_root: str | os.PathLike, split: str) -> dict[str, P
     """Return where the frames of a split lie: all of them, and those at 6 fps."""
     root = Path(data_root)
     return {'all': root / f'{split}_all_frames' / 'JPEGImages', '6fps': root / split / 'JPEGImages'}
+
+
+def holdout_names(names: Iterable[str], share: float = HOLDOUT_SHARE) -> list[str]:
+    """Return the videos that are set aside for evaluation, sorted.
+
+    A video is set aside when the first 8 bytes of the SHA-256 of its name, as a number in [0, 1), are below the share.
+    So the choice depends on the name alone: not on the others, their order or a random generator; and a larger share
+    holds a smaller one.
+
+    Raises:
+        ValueError: The share is not between 0 and 1.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f'the share of videos to hold out must be between 0 and 1, came {share}.')
+
+    def draw(name: str) -> float:
+        return int.from_bytes(hashlib.sha256(name.encode('utf-8')).digest()[:8], 'big') / 2**64
+
+    return sorted(name for name in names if draw(name) < share)
 
 
 def find_frame_folders(data_root: str | os.PathLike) -> dict[str, Path]:

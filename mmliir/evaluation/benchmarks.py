@@ -30,6 +30,12 @@ def _tapvid(subset: str, query_mode: str = 'first') -> tuple[dict, dict]:
     return dict(type='TapVidDataset', **common), dict(type='TapVidMetric', **common)
 
 
+def _youtube_vos(year: int, split: str) -> tuple[dict, dict | None]:
+    dataset = dict(type='YouTubeVosDataset', year=year, split=split, frames='all')
+    has_truth = split == 'train_holdout'
+    return dataset, dict(type='YouTubeVosMetric', year=year, split=split) if has_truth else None
+
+
 BENCHMARKS: dict[str, dict] = {
     task['name']: task
     for task in (
@@ -45,7 +51,14 @@ BENCHMARKS: dict[str, dict] = {
         _task('tapvid_davis_strided', *_tapvid('davis', 'strided'), root='tapvid_davis'),
         _task('tapvid_kinetics', *_tapvid('kinetics')),
         _task('tapvid_rgb_stacking', *_tapvid('rgb_stacking')),
+        _task('tapvid_kinetics_strided', *_tapvid('kinetics', 'strided'), root='tapvid_kinetics'),
+        _task('tapvid_rgb_stacking_strided', *_tapvid('rgb_stacking', 'strided'), root='tapvid_rgb_stacking'),
         _task('robotap', *_tapvid('robotap')),
+        _task('robotap_strided', *_tapvid('robotap', 'strided'), root='robotap'),
+        _task('davis2017_test_dev', _davis(2017, 'test-dev')[0], None, root='davis2017'),
+        _task('youtube_vos2018', *_youtube_vos(2018, 'valid')),
+        _task('youtube_vos2019', *_youtube_vos(2019, 'valid')),
+        _task('youtube_vos_holdout', *_youtube_vos(2018, 'train_holdout'), root='youtube_vos2018'),
     )
 }
 

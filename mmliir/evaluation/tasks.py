@@ -29,7 +29,8 @@ class Task:
     Attributes:
         name: As on the command line, 'davis2017'.
         dataset: Its sequences as `VideoSample`s or `PointSample`s.
-        metric: Scores a folder of predictions.
+        metric: Scores a folder of predictions; None where the truth is not public (DAVIS test-dev, YouTube-VOS valid):
+            such a task is predicted and handed in, see `mmliir.evaluation.submission`.
         config: What it was built from.
     """
 
@@ -51,7 +52,7 @@ def build_task(task: dict, data_root: str | Path | None = None, sequences: Seque
     """Build a task from its config.
 
     Args:
-        task: `dict(name, dataset, metric)`; see `configs/_base_/tasks`.
+        task: `dict(name, dataset, metric)`, the metric None where there is none to have; see `configs/_base_/tasks`.
         data_root: Replaces the data root of both.
         sequences: Only these; None for all.
 
@@ -66,6 +67,8 @@ def build_task(task: dict, data_root: str | Path | None = None, sequences: Seque
         changes['data_root'] = str(data_root)
     if sequences is not None:
         changes['sequences'] = list(sequences)
-    dataset, metric = {**task['dataset'], **changes}, {**task['metric'], **changes}
-    config = {'name': task['name'], 'dataset': dataset, 'metric': metric}
-    return Task(task['name'], DATASETS.build(dataset), METRICS.build(metric), config)
+    config = {**task, 'dataset': {**task['dataset'], **changes}}
+    if task['metric'] is not None:
+        config['metric'] = {**task['metric'], **changes}
+    metric = None if config['metric'] is None else METRICS.build(config['metric'])
+    return Task(task['name'], DATASETS.build(config['dataset']), metric, config)

@@ -8,7 +8,7 @@ the sequence and the second the run.
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from mmliir.datasets.masks import write_label_map
 from mmliir.propagation import Protocol as PropagationProtocol
 from mmliir.propagation import propagate_points, propagate_video
 from mmliir.structures import PointSample, VideoSample
-from mmliir.utils.files import write_bytes_atomic
+from mmliir.utils.files import write_bytes_atomic, write_text_atomic
 
 #: Writes one file into the folder of its sequence.
 WriteFile = Callable[[Path], Any]
@@ -53,12 +53,16 @@ class MaskWriter:
     """`<frame>.png`: indexed PNG, pixel value = id, at the size of the frame (DAVIS, YouTube-VOS, VIP)."""
 
     def files(self, sample: VideoSample) -> tuple[str, ...]:
-        return tuple(f'{name}.png' for name in sample.frame_names)
+        names = sample.frame_names if sample.export_names is None else sample.export_names
+        return tuple(f'{name}.png' for name in names)
 
     def produce(self, sample, encode, protocol, stride, device, advance) -> Iterator[WriteFile]:
         maps = propagate_video(sample.frames, encode, sample.given_labels, protocol, stride, device)
-        for name, label_map in zip(self.files(sample), maps, strict=True):
-            yield lambda folder, name=name, label_map=label_map: write_label_map(folder / name, label_map)
+        wanted = set(self.files(sample))
+        for frame_name, label_map in zip(sample.frame_names, maps, strict=True):
+            name = f'{frame_name}.png'
+            if name in wanted:
+                yield lambda folder, name=name, label_map=label_map: write_label_map(folder / name, label_map)
             advance()
 
 
@@ -84,8 +88,56 @@ class PointWriter:
         yield lambda folder: write_bytes_atomic(folder / TRACKS_NAME, buffer.getvalue())
 
 
+class InstanceWriter:
+    """`<frame>.png` and `<frame>.txt`, as the evaluators of VIP's instances read them.
+
+    The ids of a frame's PNG are 1 .. n, the instances that are seen in it in order of their ids in the sample; line i
+    of the text file is `class score` of id i. Instances that are seen nowhere in a frame are in neither file: the
+    official tools drop other instances for one that is listed and has no pixel. A frame without any has an empty text
+    file.
+
+    Args:
+        scores: 'probability': the mean soft probability of the instance's pixels, `object_scores()` of the iterator
+            that `propagate_video` returns. 'constant': 1 for all.
+    """
+
+    def __init__(self, scores: Literal['probability', 'constant'] = 'probability') -> None:
+        if scores not in ('probability', 'constant'):
+            raise ValueError(f"scores: expected 'probability' or 'constant', came {scores!r}.")
+        self.scores = scores
+
+    def files(self, sample: VideoSample) -> tuple[str, ...]:
+        return tuple(f'{name}{suffix}' for name in sample.frame_names for suffix in ('.png', '.txt'))
+
+    def produce(self, sample, encode, protocol, stride, device, advance) -> Iterator[WriteFile]:
+        if sample.classes is None:
+            raise ValueError(f'{sample.name} has no classes of its ids, which an instance data set gives')
+        maps = propagate_video(sample.frames, encode, sample.given_labels, protocol, stride, device)
+        for name, label_map in zip(sample.frame_names, maps, strict=True):
+            seen = [int(i) for i in np.unique(label_map) if i]
+            # A frame before the first labels shows nothing, and nothing is asked about it.
+            use_scores = self.scores == 'probability' and seen
+            scores = maps.object_scores() if use_scores else dict.fromkeys(seen, 1.0)
+            renumbered = _renumber(label_map, seen)
+            text = ''.join(f'{sample.classes[i]} {scores[i]:.9g}\n' for i in seen)
+            yield lambda folder, name=name, ids=renumbered: write_label_map(folder / f'{name}.png', ids)
+            yield lambda folder, name=name, text=text: write_text_atomic(folder / f'{name}.txt', text)
+            advance()
+
+
+def _renumber(label_map: np.ndarray, ids: list[int]) -> np.ndarray:
+    """(H, W) uint8 with the listed ids as 1, 2, ...; all others 0."""
+    numbers = np.zeros(256, dtype=np.uint8)
+    numbers[ids] = np.arange(1, len(ids) + 1)
+    return numbers[label_map]
+
+
 #: A data set says its kind: what it asks for, and so what is written.
-WRITERS: dict[str, SequenceWriter] = {'masks': MaskWriter(), 'points': PointWriter()}
+WRITERS: dict[str, SequenceWriter] = {
+    'masks': MaskWriter(),
+    'instances': InstanceWriter(),
+    'points': PointWriter(),
+}
 
 
 def read_tracks(path: str | Path) -> dict[str, np.ndarray]:

@@ -1,10 +1,10 @@
 """Label propagation through a video. Knows features and labels; no files, no metrics, no engine."""
 
-from mmliir.propagation.codecs import decode_field, encode_label_map
+from mmliir.propagation.codecs import PointPlaces, decode_field, encode_label_map
 from mmliir.propagation.points import PointTracks, propagate_points
 from mmliir.propagation.presets import PRESETS, Protocol, TaskSettings, get_protocol, resolve_protocol
 from mmliir.propagation.references import Reference, reference_frames
-from mmliir.propagation.session import PropagationSession
+from mmliir.propagation.session import PointSession, PropagationSession
 from mmliir.propagation.settings import (
     InputSettings,
     LongRangeSearch,
@@ -12,13 +12,15 @@ from mmliir.propagation.settings import (
     PointSettings,
     PropagationSettings,
 )
-from mmliir.propagation.video import prepare_frame, propagate_features, propagate_video
+from mmliir.propagation.video import VideoLabels, prepare_frame, propagate_features, propagate_video
 
 __all__ = [
     'InputSettings',
     'LongRangeSearch',
     'MixturePrior',
     'PRESETS',
+    'PointPlaces',
+    'PointSession',
     'PointSettings',
     'PointTracks',
     'PropagationSession',
@@ -26,6 +28,7 @@ __all__ = [
     'Protocol',
     'Reference',
     'TaskSettings',
+    'VideoLabels',
     'decode_field',
     'encode_label_map',
     'get_protocol',

@@ -1,16 +1,19 @@
 """Follow points through a video: each is a Gaussian label, propagated like any other, and read back as a place.
 
-Confidence: how sure the propagation is that the point is there, from 0 to 1.
+Confidence: how sure the propagation is that the point is there, from 0 to 1; see `PointCodec`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mmliir.propagation.codecs import PointPlaces
 from mmliir.propagation.presets import Protocol
+from mmliir.propagation.session import PointSession, normalise_feature
+from mmliir.propagation.video import encode_frame, read_frame
 
 
 @dataclass(frozen=True)
@@ -38,21 +41,106 @@ def propagate_points(
     both_ways: bool = False,
     advance: Callable[[], None] | None = None,
 ) -> PointTracks:
-    """Follow points through a video; each frame is encoded once in each direction.
+    """Follow points through a video; each frame is read and encoded once in each direction.
 
-    What is returned for one point does not depend on the other points.
+    The points of one frame are propagated together, from that frame on: it is their frame 0, for permanent references
+    too. Those of other frames are propagated beside them, with the same features. What is returned for one point does
+    not depend on the other points.
+
+    Memory: for each frame with queries, its feature, and N x h x w labels for each of the frames that
+    `PropagationSession` keeps; recent features are kept once. Never the whole video.
 
     Args:
         frames: T frames, `frames[n]` is (H, W, 3) uint8 RGB, all of one size (a `FrameSequence`).
         encode: As for `propagate_video`.
-        queries: (N, 3) float, (t, x, y); see `PointSample.queries`.
+        queries: (N, 3) float, (t, x, y); see `PointSample.queries`. Places outside the frame are allowed: what falls
+            inside of their Gaussian is followed.
         protocol: Settings of the propagation, of the encoder's input and of the points.
         stride: Pixels of the encoder's input per cell.
         device: Where to encode and propagate.
         both_ways: Follow points to earlier frames too, by the video reversed in time.
-        advance: Called once a frame.
+        advance: Called T times, as the work goes on.
 
     Returns:
-        The tracks; at its query frame a point is where it was given, with confidence 1.
+        The tracks; at its query frame a point is where it was given, with confidence 1. Before it, the track is NaN
+        with confidence 0 and not visible, unless `both_ways`. So is the whole track of a point so far outside the frame
+        that nothing of it can be drawn (more than 3 sigma).
+
+    Raises:
+        ValueError: A video of 0 frames, queries that are not (N, 3), a query that is not finite or whose frame does not
+            exist (by its number); frames that are no pictures or of different sizes.
     """
-    raise NotImplementedError
+    name = getattr(frames, 'name', 'the video')
+    queries = _check_queries(queries, len(frames), name)
+    count = len(frames)
+    found = PointTracks(
+        np.full((len(queries), count, 2), np.nan),
+        np.zeros((len(queries), count)),
+        np.zeros((len(queries), count), dtype=bool),
+    )
+    directions = [range(count), range(count - 1, -1, -1)] if both_ways else [range(count)]
+    steps = 0
+    follow = _Follower(frames, encode, queries, protocol, stride, torch.device(device), name)
+    for order in directions:
+        for _ in follow(order, found):
+            steps += 1
+            if advance is not None and steps % len(directions) == 0:
+                advance()
+    found.visible[:] = np.isfinite(found.tracks[..., 0]) & (found.confidence >= protocol.points.visible_above)
+    return found
+
+
+class _Follower:
+    """What both directions share."""
+
+    def __init__(self, frames, encode, queries, protocol: Protocol, stride: int, device: torch.device, name: str):
+        self.frames, self.encode, self.queries = frames, encode, queries
+        self.protocol, self.stride, self.device, self.name = protocol, stride, device, name
+        self.size: tuple[int, int] | None = None
+
+    def __call__(self, order: Sequence[int], found: PointTracks) -> Iterator[None]:
+        """Step through the frames of `order`, and write down what is found in each."""
+        sessions: list[tuple[np.ndarray, PointSession]] = []
+        for number in order:
+            new = np.flatnonzero(self.queries[:, 0] == number)
+            if len(new) or sessions:
+                frame = read_frame(self.frames, number, self.name, self.size)
+                self.size = frame.shape[:2]
+                feature = self._feature(frame)
+            for own, session in sessions:
+                _write(session.step(feature), own, number, found)
+            if len(new):
+                sessions.append((new, self._session()))
+                _write(sessions[-1][1].step(feature, self.queries[new, 1:]), new, number, found)
+            yield
+
+    def _session(self) -> PointSession:
+        resized = self.protocol.input.resized(*self.size)
+        # Features are normalised here, once for all sessions, so that they share them.
+        settings = replace(self.protocol.settings, l2_normalise=False)
+        padded = self.protocol.input.padded(*resized)
+        return PointSession(settings, self.protocol.points, self.stride, resized, self.size, padded)
+
+    def _feature(self, frame: np.ndarray) -> Tensor:
+        feature = encode_frame(frame, self.encode, self.protocol.input, self.device)
+        return normalise_feature(feature) if self.protocol.settings.l2_normalise else feature
+
+
+def _write(places: PointPlaces, points: np.ndarray, number: int, found: PointTracks) -> None:
+    found.tracks[points, number] = places.places.numpy()
+    found.confidence[points, number] = places.confidence.numpy()
+
+
+def _check_queries(queries: np.ndarray, count: int, name: str) -> np.ndarray:
+    queries = np.asarray(queries, dtype=np.float64)
+    if count == 0:
+        raise ValueError(f'{name} has 0 frames: there is nothing to follow points through')
+    if queries.ndim != 2 or queries.shape[1] != 3:
+        raise ValueError(f'queries must be (N, 3), each (t, x, y), got {queries.shape}')
+    for number, query in enumerate(queries):
+        t, x, y = query.tolist()
+        if not np.isfinite(query).all():
+            raise ValueError(f'point {number} of {name} is asked for at (t, x, y) = ({t}, {x}, {y}): leave it out')
+        if t not in range(count):
+            raise ValueError(f'point {number} of {name} is asked for in frame {t:g}: there are frames 0..{count - 1}')
+    return queries

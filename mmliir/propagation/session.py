@@ -5,6 +5,7 @@ Shape letters: C channels, R references, K label channels (0 is the background),
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,33 +13,167 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmliir.ops.coarse_search import coarse_search
-from mmliir.ops.resize import resize_label_map
 from mmliir.ops.window_topk_attend import window_topk_attend
-from mmliir.propagation.codecs import (
-    decode_field,
-    encode_cells,
-    encode_label_map,
-    object_ids,
-    one_hot,
-    to_channels,
-    to_ids,
-)
+from mmliir.propagation.codecs import LabelCodec, LabelMap, MaskCodec, PointCodec, PointPlaces
 from mmliir.propagation.references import Reference, reference_frames
-from mmliir.propagation.settings import PropagationSettings
-
-LabelMap = Tensor | np.ndarray
+from mmliir.propagation.settings import PointSettings, PropagationSettings
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """A frame that may be a reference: its feature, and its labels as (h, w) channel numbers or (K, h, w)
-    field."""
+    """A frame that may be a reference: its feature, and its labels in the form that the codec keeps."""
 
     feature: Tensor
     labels: Tensor
 
 
-class PropagationSession:
+@dataclass(frozen=True)
+class _Sizes:
+    """Sizes of a session, checked; see `PropagationSession`."""
+
+    size: tuple[int, int]
+    output_size: tuple[int, int]
+    padded_size: tuple[int, int]
+    cells: tuple[int, int]
+
+
+class _Session:
+    """The streaming core: features and references, whatever the labels are.
+
+    Memory: the permanent references and the last `max(settings.gaps)` frames are kept, never the whole video.
+
+    Args:
+        settings: The protocol.
+        stride: Pixels of the encoder's input per cell.
+        sizes: Of the frame, the input and the features.
+        codec: What the labels are.
+        max_elements: Bound on temporaries, see `window_topk_attend`.
+    """
+
+    def __init__(
+        self, settings: PropagationSettings, stride: int, sizes: _Sizes, codec: LabelCodec, max_elements: int | None
+    ) -> None:
+        self.settings = settings
+        self.stride = stride
+        self.size, self.output_size = sizes.size, sizes.output_size
+        self._padded_size, self._cells = sizes.padded_size, sizes.cells
+        self._codec = codec
+        self._max_elements = max_elements
+        self._permanent = set(settings.permanent)
+        self._reach = max(settings.gaps, default=0)
+        self._kept: dict[int, _Kept] = {}
+        self._frame = 0
+
+    @property
+    def num_frames(self) -> int:
+        """Frames stepped so far."""
+        return self._frame
+
+    @property
+    def kept_frames(self) -> tuple[int, ...]:
+        """Numbers of the frames in memory, ascending; frame 0 is the first labelled one."""
+        return tuple(sorted(self._kept))
+
+    def references(self) -> tuple[Reference, ...]:
+        """The references of the next frame."""
+        settings = self.settings
+        return reference_frames(self._frame, self._permanent, settings.gaps, settings.fill_with_first)
+
+    @torch.no_grad()
+    def _step(self, feature: Tensor, given: Any) -> Any:
+        """Label the next frame, and keep it."""
+        feature = self._prepare(feature)
+        if self._frame == 0:
+            labelled = self._codec.begin(given, feature.device)
+        else:
+            labelled = self._codec.follow(self._attend(feature), given)
+        if labelled.is_permanent:
+            self._permanent.add(self._frame)
+        self._keep(feature, labelled.kept)
+        return labelled.output
+
+    def _prepare(self, feature: Tensor) -> Tensor:
+        if feature.dim() != 3 or not feature.is_floating_point():
+            raise ValueError(
+                f'feature must be a floating (C, h, w), got {feature.dtype} {tuple(feature.shape)}'
+            )
+        if tuple(feature.shape[1:]) != self._cells:
+            raise ValueError(
+                f'a frame of {_text(self._padded_size)} pixels at stride {self.stride} has '
+                f'{_text(self._cells)} cells, but the feature has {_text(feature.shape[1:])}. Check the '
+                'stride and the size of the session.'
+            )
+        if self._kept and next(iter(self._kept.values())).feature.shape[0] != feature.shape[0]:
+            channels = next(iter(self._kept.values())).feature.shape[0]
+            raise ValueError(f'earlier frames had {channels} channels, this one has {feature.shape[0]}')
+        return normalise_feature(feature) if self.settings.l2_normalise else feature.detach()
+
+    def _attend(self, feature: Tensor) -> Tensor:
+        """-> (K, h, w) label field of the frame."""
+        settings = self.settings
+        references = self.references()
+        offsets, value_offsets = self._offsets(feature, references)
+        keys = torch.stack([self._kept[reference.frame].feature.to(feature) for reference in references])
+        labels = [self._kept[reference.frame].labels for reference in references]
+        channels, at_once = self._codec.num_channels, self._codec.channels_at_once(len(references))
+        fields = [
+            window_topk_attend(
+                feature,
+                keys,
+                self._codec.values(labels, start, min(start + at_once, channels)).to(feature.device),
+                [
+                    None if reference.permanent and not settings.window_on_permanent else settings.radius
+                    for reference in references
+                ],
+                shape=settings.shape,
+                temperature=settings.resolve_temperature(feature.shape[0]),
+                topk=settings.topk,
+                topk_scope=settings.topk_scope,
+                normalise=settings.normalise,
+                border=settings.border,
+                prior=settings.prior,
+                offsets=offsets,
+                value_offsets=value_offsets,
+                align_corners_mismatch=settings.long_range is not None and settings.long_range.align_corners_mismatch,
+                max_elements=self._max_elements,
+            )
+            for start in range(0, channels, at_once)
+        ]
+        return fields[0] if len(fields) == 1 else torch.cat(fields)
+
+    def _offsets(self, feature: Tensor, references: Sequence[Reference]) -> tuple[list | None, list | None]:
+        """Where the windows of far references lie: for the keys, and where it differs, for the labels."""
+        settings = self.settings
+        search = settings.long_range
+        if search is None:
+            return None, None
+        found = {}
+        for number in {reference.frame for reference in references}:
+            dilation = search.dilation(self._frame - number)
+            if dilation is not None:
+                found[number] = coarse_search(
+                    feature,
+                    self._kept[number].feature.to(feature),
+                    search.coarse_radius,
+                    dilation,
+                    temperature=settings.resolve_temperature(feature.shape[0]),
+                    border=settings.border,
+                    max_elements=self._max_elements,
+                )
+        offsets = [found.get(reference.frame) for reference in references]
+        if not found or not search.labels_from_last:
+            return offsets, None
+        return offsets, [None if own is None else found[max(found)] for own in offsets]
+
+    def _keep(self, feature: Tensor, labels: Tensor) -> None:
+        self._kept[self._frame] = _Kept(feature, labels)
+        self._frame += 1
+        for number in list(self._kept):
+            if number not in self._permanent and number < self._frame - self._reach:
+                del self._kept[number]
+
+
+class PropagationSession(_Session):
     """Steps through one video: features in, label maps out.
 
     The first step needs a label map and returns it; each later step returns the labels that the reference
@@ -69,54 +204,21 @@ class PropagationSession:
         padded_size: Sequence[int] | None = None,
         max_elements: int | None = None,
     ) -> None:
-        if not isinstance(stride, int) or stride < 1:
-            raise ValueError(f'stride must be a whole number of pixels per cell, 1 or more, got {stride!r}')
-        self.settings = settings
-        self.stride = stride
-        self.size = _size('size', size)
-        self.output_size = self.size if output_size is None else _size('output_size', output_size)
-        self._padded_size = self.size if padded_size is None else _size('padded_size', padded_size)
-        if self._padded_size[0] < self.size[0] or self._padded_size[1] < self.size[1]:
-            raise ValueError(f'padded_size {self._padded_size} is smaller than size {self.size}')
-        self._cells = tuple(-(-pixels // stride) for pixels in self._padded_size)
-        self._max_elements = max_elements
-        self._permanent = set(settings.permanent)
-        self._reach = max(settings.gaps, default=0)
-        self._ids: list[int] = []
-        self._kept: dict[int, _Kept] = {}
-        self._frame = 0
-        self._as_numpy = False
-        self._dtype = torch.uint8
-        self._device = torch.device('cpu')
-
-    @property
-    def num_frames(self) -> int:
-        """Frames stepped so far."""
-        return self._frame
-
-    @property
-    def kept_frames(self) -> tuple[int, ...]:
-        """Numbers of the frames in memory, ascending; frame 0 is the first labelled one."""
-        return tuple(sorted(self._kept))
+        sizes = _check_sizes(stride, size, output_size, padded_size)
+        self._masks = MaskCodec(settings, stride, sizes.size, sizes.output_size, sizes.cells)
+        super().__init__(settings, stride, sizes, self._masks, max_elements)
 
     @property
     def object_ids(self) -> tuple[int, ...]:
         """Ids seen so far, in the order of the label channels."""
-        return tuple(self._ids)
+        return tuple(self._masks.ids)
 
-    def references(self) -> tuple[Reference, ...]:
-        """The references of the next frame."""
-        settings = self.settings
-        return reference_frames(self._frame, self._permanent, settings.gaps, settings.fill_with_first)
-
-    @torch.no_grad()
     def step(self, feature: Tensor, label_map: LabelMap | None = None) -> LabelMap:
         """Label the next frame.
 
         Args:
             feature: (C, h, w) of any floating type, on any device.
-            label_map: (H, W) uint8 of `output_size`, 0 = background; None where nothing is given. Needed at
-            the first
+            label_map: (H, W) uint8 of `output_size`, 0 = background; None where nothing is given. Needed at the first
                 step. More than 255 ids fit in a wider integer type.
 
         Returns:
@@ -125,189 +227,88 @@ class PropagationSession:
         Raises:
             ValueError: Sizes do not fit, the first label map is missing or holds no object.
         """
-        feature = self._prepare(feature)
-        given = None if label_map is None else self._read_label_map(label_map, feature.device)
-        if self._frame == 0:
-            output = self._first(given)
-            labels = self._encode(output)
-        else:
-            field = self._attend(feature)
-            output, labels = self._label(field, given)
-        self._keep(feature, labels)
-        return self._convert(output)
+        return self._step(feature, label_map)
 
-    def _prepare(self, feature: Tensor) -> Tensor:
-        if feature.dim() != 3 or not feature.is_floating_point():
-            raise ValueError(
-                f'feature must be a floating (C, h, w), got {feature.dtype} {tuple(feature.shape)}'
-            )
-        if tuple(feature.shape[1:]) != self._cells:
-            raise ValueError(
-                f'a frame of {_text(self._padded_size)} pixels at stride {self.stride} has '
-                f'{_text(self._cells)} cells, but the feature has {_text(feature.shape[1:])}. Check the '
-                'stride and the size of the session.'
-            )
-        if self._kept and next(iter(self._kept.values())).feature.shape[0] != feature.shape[0]:
-            channels = next(iter(self._kept.values())).feature.shape[0]
-            raise ValueError(f'earlier frames had {channels} channels, this one has {feature.shape[0]}')
-        feature = feature.detach()
-        if self.settings.l2_normalise:
-            dtype = torch.float64 if feature.dtype == torch.float64 else torch.float32
-            feature = F.normalize(feature.to(dtype), dim=0)
-        return feature
+    @torch.no_grad()
+    def object_scores(self) -> dict[int, float]:
+        """How sure the last step was of each object.
 
-    def _read_label_map(self, label_map: LabelMap, device: torch.device) -> Tensor:
-        tensor = torch.as_tensor(label_map)
-        if (
-            tensor.dim() != 2
-            or tensor.is_floating_point()
-            or tensor.is_complex()
-            or tensor.dtype == torch.bool
-        ):
-            raise ValueError(
-                f'a label map must be (H, W) of whole numbers, got {tensor.dtype} {tuple(tensor.shape)}'
-            )
-        if tuple(tensor.shape) != self.output_size:
-            raise ValueError(
-                f'the label map is {_text(tensor.shape)}, the frame is {_text(self.output_size)} '
-                '(height x width). Resize it by nearest neighbour, for example with '
-                'mmliir.ops.resize_label_map.'
-            )
-        ids = tensor.long()  # PyTorch cannot compare the wider unsigned types
-        if ids.numel() and ids.min() < 0:
-            raise ValueError(f'ids must be 0 or more, got {int(ids.min())} in a label map')
-        if self._frame == 0:
-            self._as_numpy = isinstance(label_map, np.ndarray)
-            self._dtype, self._device = tensor.dtype, tensor.device
-        elif ids.max() > torch.iinfo(self._dtype).max:
-            raise ValueError(f'id {int(ids.max())} does not fit in {self._dtype}, the type of the first label map')
-        return ids.to(device)
+        The mean, over the pixels that an id has in the label map, of its share in the label field there: its channel
+        over the sum of all channels, the background among them, at the resolution of the label map and before any
+        stretch (`settings.min_max`). Computed when asked for, with about the work of decoding once more.
 
-    def _first(self, given: Tensor | None) -> Tensor:
-        if given is None:
-            raise ValueError('the first step needs a label map: there is nothing to propagate yet')
-        self._ids = object_ids(given)
-        if not self._ids:
-            raise ValueError('the first label map holds no object: every pixel is 0 (background)')
-        return given
-
-    def _attend(self, feature: Tensor) -> Tensor:
-        """-> (K, h, w) label field of the frame."""
-        settings = self.settings
-        references = self.references()
-        offsets, value_offsets = self._offsets(feature, references)
-        values = self._values([self._kept[reference.frame].labels for reference in references])
-        if settings.fg_gain != 1:
-            values[:, 1:] *= settings.fg_gain
-        return window_topk_attend(
-            feature,
-            torch.stack([self._kept[reference.frame].feature.to(feature) for reference in references]),
-            values.to(feature.device),
-            [
-                None if reference.permanent and not settings.window_on_permanent else settings.radius
-                for reference in references
-            ],
-            shape=settings.shape,
-            temperature=settings.resolve_temperature(feature.shape[0]),
-            topk=settings.topk,
-            topk_scope=settings.topk_scope,
-            normalise=settings.normalise,
-            border=settings.border,
-            prior=settings.prior,
-            offsets=offsets,
-            value_offsets=value_offsets,
-            align_corners_mismatch=settings.long_range is not None and settings.long_range.align_corners_mismatch,
-            max_elements=self._max_elements,
-        )
-
-    def _offsets(self, feature: Tensor, references: Sequence[Reference]) -> tuple[list | None, list | None]:
-        """Where the windows of far references lie: for the keys, and where it differs, for the labels."""
-        settings = self.settings
-        search = settings.long_range
-        if search is None:
-            return None, None
-        found = {}
-        for number in {reference.frame for reference in references}:
-            dilation = search.dilation(self._frame - number)
-            if dilation is not None:
-                found[number] = coarse_search(
-                    feature,
-                    self._kept[number].feature.to(feature),
-                    search.coarse_radius,
-                    dilation,
-                    temperature=settings.resolve_temperature(feature.shape[0]),
-                    border=settings.border,
-                    max_elements=self._max_elements,
-                )
-        offsets = [found.get(reference.frame) for reference in references]
-        if not found or not search.labels_from_last:
-            return offsets, None
-        return offsets, [None if own is None else found[max(found)] for own in offsets]
-
-    def _values(self, labels: list[Tensor]) -> Tensor:
-        """Kept labels as (R, K, h, w); objects that a frame did not know yet have nothing in it."""
-        channels = len(self._ids) + 1
-        if labels[0].dim() == 2:
-            return one_hot(torch.stack(labels), channels)
-        return torch.stack([_grow(field, channels) for field in labels])
-
-    def _label(self, field: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Decode the field, put a late label map over it, and encode what is carried on."""
-        settings = self.settings
-        winner = decode_field(
-            field,
-            self.stride,
-            self.size,
-            self.output_size,
-            settings.upsample,
-            settings.output_resize,
-            settings.min_max,
-        )
-        output = to_ids(winner, self._ids, self._dtype)
-        is_late = given is not None and bool((given != 0).any())
-        if is_late:
-            self._ids += [value for value in object_ids(given) if value not in self._ids]
-            output = torch.where(given != 0, given.to(self._dtype), output)
-            if settings.keep_late_frames:
-                self._permanent.add(self._frame)
-        if settings.carry == 'hard':
-            return output, self._encode(output)
-        if is_late:
-            late = self._encode_soft(given)
-            field = _grow(field, len(self._ids) + 1) * late[:1]
-            field[1:] += late[1:]
-        return output, field
-
-    def _encode(self, label_map: Tensor) -> Tensor:
-        """A label map in the form that is kept: (h, w) channel numbers or (K, h, w) field."""
-        settings = self.settings
-        if settings.carry == 'soft' or settings.encoding == 'bilinear':
-            return self._encode_soft(label_map)
-        channels = to_channels(self._at_input(label_map), self._ids)
-        cells = encode_cells(channels, settings.encoding, self.stride, self._cells)
-        return cells.to(torch.uint8 if len(self._ids) < 256 else torch.int32).clone()
-
-    def _encode_soft(self, label_map: Tensor) -> Tensor:
-        at_input = self._at_input(label_map)
-        return encode_label_map(at_input, self._ids, self.settings.encoding, self.stride, self._cells)
-
-    def _at_input(self, label_map: Tensor) -> Tensor:
-        return label_map if tuple(label_map.shape) == self.size else resize_label_map(label_map, self.size)
-
-    def _keep(self, feature: Tensor, labels: Tensor) -> None:
-        self._kept[self._frame] = _Kept(feature, labels)
-        self._frame += 1
-        for number in list(self._kept):
-            if number not in self._permanent and number < self._frame - self._reach:
-                del self._kept[number]
-
-    def _convert(self, output: Tensor) -> LabelMap:
-        output = output.to(self._dtype)
-        return output.cpu().numpy().copy() if self._as_numpy else output.to(self._device, copy=True)
+        Returns:
+            Id -> 0..1. Every id of the last label map has a score, others have none; ids that were given at that frame
+            have 1. Empty before the first step.
+        """
+        return self._masks.object_scores()
 
 
-def _grow(field: Tensor, channels: int) -> Tensor:
-    return field if field.shape[0] == channels else F.pad(field, [0, 0, 0, 0, 0, channels - field.shape[0]])
+class PointSession(_Session):
+    """Steps through one video: features in, places of points out.
+
+    The first step needs the points; their Gaussian labels are propagated as the label fields of objects are, always
+    softly, whatever `settings.carry` says. What `settings` says about label maps alone means nothing here: `carry`,
+    `encoding`, `upsample`, `output_resize`, `min_max`, `fg_gain`, `keep_late_frames`. A point's places do not depend on
+    the other points, to the last bit on a CPU.
+
+    Memory: as in `PropagationSession`, with (N, h, w) float32 labels a frame.
+
+    Args:
+        settings: The protocol. Permanent references count from the first step, which is frame 0.
+        points: How points are drawn and read, see `PointCodec`.
+        stride: Pixels of the encoder's input per cell.
+        size: (H, W) of the frame at the encoder's input, in pixels, without padding.
+        output_size: (H, W) of the frame, in whose pixels points come in and go out; None means `size`.
+        padded_size, max_elements: As in `PropagationSession`.
+    """
+
+    def __init__(
+        self,
+        settings: PropagationSettings,
+        points: PointSettings,
+        stride: int,
+        size: Sequence[int],
+        output_size: Sequence[int] | None = None,
+        padded_size: Sequence[int] | None = None,
+        max_elements: int | None = None,
+    ) -> None:
+        sizes = _check_sizes(stride, size, output_size, padded_size)
+        codec = PointCodec(points, stride, sizes.size, sizes.output_size, sizes.cells)
+        super().__init__(settings, stride, sizes, codec, max_elements)
+
+    def step(self, feature: Tensor, points: Tensor | np.ndarray | None = None) -> PointPlaces:
+        """Find the points in the next frame.
+
+        Args:
+            feature: (C, h, w) of any floating type, on any device.
+            points: (N, 2), (x, y) in pixels of the frame, at the first step; None at all others.
+
+        Returns:
+            Places and confidence, on the CPU. At the first step the points as they were given, with confidence 1; those
+            that are too far outside the frame to be drawn are NaN with confidence 0, there and later.
+
+        Raises:
+            ValueError: Sizes do not fit, or points are missing at the first step, not finite, or given later.
+        """
+        return self._step(feature, points)
+
+
+def normalise_feature(feature: Tensor) -> Tensor:
+    """(C, h, w) to unit length at every cell, float64 for float64 and float32 for all others, without a gradient."""
+    dtype = torch.float64 if feature.dtype == torch.float64 else torch.float32
+    return F.normalize(feature.detach().to(dtype), dim=0)
+
+
+def _check_sizes(stride: int, size: Sequence[int], output_size, padded_size) -> _Sizes:
+    if not isinstance(stride, int) or stride < 1:
+        raise ValueError(f'stride must be a whole number of pixels per cell, 1 or more, got {stride!r}')
+    size = _size('size', size)
+    output_size = size if output_size is None else _size('output_size', output_size)
+    padded_size = size if padded_size is None else _size('padded_size', padded_size)
+    if padded_size[0] < size[0] or padded_size[1] < size[1]:
+        raise ValueError(f'padded_size {padded_size} is smaller than size {size}')
+    return _Sizes(size, output_size, padded_size, tuple(-(-pixels // stride) for pixels in padded_size))
 
 
 def _size(name: str, size: Sequence[int]) -> tuple[int, int]:

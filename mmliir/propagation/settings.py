@@ -182,6 +182,9 @@ class PointSettings:
         sigma: Width of the Gaussian, in the pixels of `drawn_at`.
         drawn_at: Where the Gaussian is drawn: 'frame' in pixels of the frame as it is stored (VFS, Spa-then-Temp: 4),
             'input' in pixels of the encoder's input (FGVC on TAP-Vid: 6), 'cells' on the cells (CRW and UVC: 0.5).
+        draw: 'exact' centres the Gaussian on the point itself and lets it fade out (FGVC); 'stamp' is the painter of
+            VFS, UVC and CRW, a square of 6 sigma + 1 whole pixels around a whole pixel: up to one pixel to the left of
+            the point and above it where 3 sigma is whole, else at the nearest one.
         reduce: A drawn map to cells: 'resize' bilinearly (VFS), 'subsample' takes pixel (stride * y, stride * x)
             (FGVC). Means nothing for 'cells'.
         background: A channel more, 1 where no point is (UVC).
@@ -189,22 +192,25 @@ class PointSettings:
         decoded_at: Where the place is read: 'frame', 'input' or 'cells', after bilinear upsampling to it.
         decode_topk: The place is the mean of this many highest values' places, weighted by the values.
         unbias: Take back the shift of (stride - 1) / 2 pixels that 'subsample' and centred upsampling make together.
-        visible_above: A point counts as visible where its confidence (see `mmliir.propagation.points`) is this or more.
+        visible_above: A point counts as visible where its confidence (see `PointCodec`) is this or more. No source says
+            when; the default was chosen on generated scenes with occlusions.
     """
 
     sigma: float = 4.0
     drawn_at: Literal['frame', 'input', 'cells'] = 'frame'
+    draw: Literal['exact', 'stamp'] = 'exact'
     reduce: Literal['resize', 'subsample'] = 'resize'
     background: bool = False
     min_max: bool = False
     decoded_at: Literal['frame', 'input', 'cells'] = 'frame'
     decode_topk: int = 5
     unbias: bool = False
-    visible_above: float = 0.5
+    visible_above: float = 0.1
 
     def __post_init__(self) -> None:
         for name, allowed in (
             ('drawn_at', ('frame', 'input', 'cells')),
+            ('draw', ('exact', 'stamp')),
             ('reduce', ('resize', 'subsample')),
             ('decoded_at', ('frame', 'input', 'cells')),
         ):
@@ -214,6 +220,8 @@ class PointSettings:
             raise ValueError(f'sigma must be a number of pixels above 0, got {self.sigma!r}')
         if not _is_int(self.decode_topk) or self.decode_topk < 1:
             raise ValueError(f'decode_topk must be a whole number, 1 or more, got {self.decode_topk!r}')
+        if not isinstance(self.visible_above, int | float) or not 0 <= self.visible_above <= 1:
+            raise ValueError(f'visible_above must be a number from 0 to 1, got {self.visible_above!r}')
         for name in ('background', 'min_max', 'unbias'):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f'{name} must be True or False, got {getattr(self, name)!r}')

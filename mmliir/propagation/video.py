@@ -53,7 +53,7 @@ def propagate_video(
     protocol: Protocol,
     stride: int,
     device: str | torch.device = 'cpu',
-) -> Iterator[np.ndarray]:
+) -> 'VideoLabels':
     """Propagate given labels through a video; each frame is read and encoded once.
 
     Args:
@@ -69,7 +69,8 @@ def propagate_video(
 
     Returns:
         An iterator of T label maps, (H, W) uint8 at the frames' own size. Frames before the first label map
-        are background and are not encoded; the first labelled frame comes back as it was given.
+        are background and are not encoded; the first labelled frame comes back as it was given. It can also say how
+        sure the propagation is of each object, see `VideoLabels`.
 
     Raises:
         ValueError: A video of 0 frames, no label map, a label map without objects or of another size than its
@@ -86,14 +87,40 @@ def propagate_video(
     if outside:
         raise ValueError(f'{name} has frames 0..{count - 1}, but labels are given for frame {outside[0]}')
     start = min(given_labels)
-    first_frame = _read_frame(frames, start, name)
+    first_frame = read_frame(frames, start, name)
     first_labels = _read_labels(given_labels[start], start, first_frame.shape[:2], name)
     if not first_labels.any():
         raise ValueError(
             f'frame {start} of {name}: the first label map holds no object, every pixel is 0 (background)'
         )
+    resized = protocol.input.resized(*first_frame.shape[:2])
+    session = PropagationSession(
+        protocol.settings,
+        stride,
+        resized,
+        output_size=first_frame.shape[:2],
+        padded_size=protocol.input.padded(*resized),
+    )
     first = (start, first_frame, first_labels)
-    return _propagate(frames, encode, given_labels, protocol, stride, torch.device(device), name, first)
+    device = torch.device(device)
+    return VideoLabels(session, _propagate(frames, encode, given_labels, protocol.input, device, name, first, session))
+
+
+class VideoLabels(Iterator[np.ndarray]):
+    """The label maps of a video, computed while they are taken."""
+
+    def __init__(self, session: PropagationSession, label_maps: Iterator[np.ndarray]) -> None:
+        self._session, self._label_maps = session, label_maps
+
+    def __next__(self) -> np.ndarray:
+        return next(self._label_maps)
+
+    def object_scores(self) -> dict[int, float]:
+        """How sure the propagation is of each object in the label map that was taken last: id -> 0..1.
+
+        See `PropagationSession.object_scores`. Empty before the first given label map.
+        """
+        return self._session.object_scores()
 
 
 def prepare_frame(frame: np.ndarray, settings: InputSettings, device: str | torch.device = 'cpu') -> Tensor:
@@ -122,40 +149,48 @@ def prepare_frame(frame: np.ndarray, settings: InputSettings, device: str | torc
     return tensor.contiguous()
 
 
-def _propagate(frames, encode, given_labels, protocol, stride, device, name, first) -> Iterator[np.ndarray]:
-    start, first_frame, first_labels = first
-    size = first_frame.shape[:2]
-    for _ in range(start):
-        yield np.zeros(size, dtype=first_labels.dtype)
-    resized = protocol.input.resized(*size)
-    session = PropagationSession(
-        protocol.settings, stride, resized, output_size=size, padded_size=protocol.input.padded(*resized)
-    )
-    for number in range(start, len(frames)):
-        frame, labels = first_frame, first_labels
-        if number > start:
-            frame, labels = _read_frame(frames, number, name), None
-            if frame.shape[:2] != size:
-                raise ValueError(
-                    f'frame {number} of {name} is {frame.shape[0]}x{frame.shape[1]}, earlier frames are '
-                    f'{size[0]}x{size[1]} (height x width). All frames of a video must have one size.'
-                )
-            if number in given_labels:
-                labels = _read_labels(given_labels[number], number, size, name)
-        with torch.no_grad():
-            feature = encode(prepare_frame(frame, protocol.input, device))
-        if feature.dim() != 4 or feature.shape[0] != 1:
-            raise ValueError(f'encode must return (1, C, h, w) for one frame, got {tuple(feature.shape)}')
-        yield session.step(feature[0], labels)
+def encode_frame(
+    frame: np.ndarray, encode: Callable[[Tensor], Tensor], settings: InputSettings, device: str | torch.device
+) -> Tensor:
+    """The feature (C, h, w) of a frame; arguments as for `propagate_video`."""
+    with torch.no_grad():
+        feature = encode(prepare_frame(frame, settings, device))
+    if feature.dim() != 4 or feature.shape[0] != 1:
+        raise ValueError(f'encode must return (1, C, h, w) for one frame, got {tuple(feature.shape)}')
+    return feature[0]
 
 
-def _read_frame(frames, number: int, name: str) -> np.ndarray:
+def read_frame(frames: Sequence[np.ndarray], number: int, name: str, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Frame `number`, checked: (H, W, 3) uint8, of the size of the frames before it, None for the first.
+
+    Raises:
+        ValueError: It is not.
+    """
     frame = np.asarray(frames[number])
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         raise ValueError(
             f'frame {number} of {name} must be (H, W, 3) uint8 RGB, got {frame.dtype} {frame.shape}'
         )
+    if size is not None and frame.shape[:2] != size:
+        raise ValueError(
+            f'frame {number} of {name} is {frame.shape[0]}x{frame.shape[1]}, earlier frames are '
+            f'{size[0]}x{size[1]} (height x width). All frames of a video must have one size.'
+        )
     return frame
+
+
+def _propagate(frames, encode, given_labels, settings, device, name, first, session) -> Iterator[np.ndarray]:
+    start, first_frame, first_labels = first
+    size = first_frame.shape[:2]
+    for _ in range(start):
+        yield np.zeros(size, dtype=first_labels.dtype)
+    for number in range(start, len(frames)):
+        frame, labels = first_frame, first_labels
+        if number > start:
+            frame, labels = read_frame(frames, number, name, size), None
+            if number in given_labels:
+                labels = _read_labels(given_labels[number], number, size, name)
+        yield session.step(encode_frame(frame, encode, settings, device), labels)
 
 
 def _read_labels(source, number: int, size: tuple[int, int], name: str) -> np.ndarray:

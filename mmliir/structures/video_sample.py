@@ -30,9 +30,15 @@ class VideoSample:
         frame_names: T stems; the prediction of frame n is written as `<frame_names[n]>.png`.
         given_labels: Frame number -> function that reads its label map, (H, W) uint8, 0 = background. Frame 0 (or the
             first annotated frame) is always there; later entries are objects that enter late.
+        export_names: Stems of the frames whose predictions are stored, in order; None for all. YouTube-VOS is
+            propagated through all frames and scored on every 5th.
+        classes: Id of `given_labels` -> its class, where the benchmark stores ids that are not classes themselves (VIP
+            instances); else None.
     """
 
     name: str
     frames: FrameSequence
     frame_names: tuple[str, ...]
     given_labels: Mapping[int, Callable[[], np.ndarray]] = field(default_factory=dict)
+    export_names: tuple[str, ...] | None = None
+    classes: Mapping[int, int] | None = None

@@ -350,3 +350,100 @@ def _bilinear(array, y, x):
     upper = array[top, left] * (1 - fx) + array[top, right] * fx
     lower = array[bottom, left] * (1 - fx) + array[bottom, right] * fx
     return upper * (1 - fy) + lower * fy
+
+
+def draw_points_loop(points, settings, stride, size, output_size, cells):
+    """`mmliir.propagation.codecs.PointCodec.encode`, one pixel and one cell at a time, without the background.
+
+    Args:
+        points: (N, 2) array, (x, y) in pixels of the frame.
+        settings: `PointSettings`.
+        stride: Pixels of the encoder's input per cell.
+        size: (H, W) of the frame at the encoder's input, without padding.
+        output_size: (H, W) of the frame.
+        cells: (h, w).
+
+    Returns:
+        (N, h, w) float64.
+    """
+    field = np.zeros((len(points), *cells))
+    for n, (x, y) in enumerate(points):
+        if settings.drawn_at == 'cells':
+            own = (y * size[0] / output_size[0] / stride, x * size[1] / output_size[1] / stride)
+            drawn = _paint(own, cells, settings)
+            for cy in range(cells[0]):
+                for cx in range(cells[1]):
+                    inside = cy * stride < size[0] and cx * stride < size[1]
+                    field[n, cy, cx] = drawn[cy, cx] if inside else 0
+            continue
+        pixels, own = output_size, (y, x)
+        if settings.drawn_at == 'input':
+            pixels = size
+            own = [(v + 0.5) * i / o - 0.5 for v, i, o in zip((y, x), size, output_size, strict=True)]
+        drawn = _paint(own, pixels, settings)
+        shift = 0 if settings.reduce == 'subsample' else (stride - 1) / 2
+        for cy in range(cells[0]):
+            for cx in range(cells[1]):
+                at = [
+                    (c * stride + shift + 0.5) * p / i - 0.5 for c, p, i in zip((cy, cx), pixels, size, strict=True)
+                ]
+                if at[0] < pixels[0] - 0.5 and at[1] < pixels[1] - 0.5:
+                    field[n, cy, cx] = _bilinear(drawn, *at)
+    return field
+
+
+def _paint(centre, size, settings):
+    """A Gaussian of height 1 around (y, x), (H, W): exact, or the stamp of whole pixels that VFS, UVC and CRW draw."""
+    sigma = settings.sigma
+    image = np.zeros(size)
+    if settings.draw == 'exact':
+        if all(-3 * sigma <= c <= n - 1 + 3 * sigma for c, n in zip(centre, size, strict=True)):
+            for y in range(size[0]):
+                for x in range(size[1]):
+                    image[y, x] = math.exp(-((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / (2 * sigma**2))
+        return image
+    top, left = (int(c - 3 * sigma) for c in centre)
+    bottom, right = (int(c + 3 * sigma + 1) for c in centre)
+    peak = (6 * sigma + 1) // 2
+    for y in range(max(0, top), min(bottom, size[0])):
+        for x in range(max(0, left), min(right, size[1])):
+            image[y, x] = math.exp(-((y - top - peak) ** 2 + (x - left - peak) ** 2) / (2 * sigma**2))
+    return image
+
+
+def read_points_loop(field, settings, stride, size, output_size):
+    """`mmliir.propagation.codecs.PointCodec.decode`, one pixel at a time, without `unbias`.
+
+    Args:
+        field: (N, h, w) array.
+        settings, stride, size, output_size: As in `draw_points_loop`.
+
+    Returns:
+        (N, 2) float64, (x, y) in pixels of the frame; NaN where there is nothing.
+    """
+    places = np.full((len(field), 2), np.nan)
+    for n, channel in enumerate(np.asarray(field, dtype=np.float64)):
+        entries = []  # (value, x, y)
+        if settings.decoded_at == 'cells':
+            for cy in range(channel.shape[0]):
+                for cx in range(channel.shape[1]):
+                    if cy * stride < size[0] and cx * stride < size[1]:
+                        x, y = cx * stride * output_size[1] / size[1], cy * stride * output_size[0] / size[0]
+                        entries.append((channel[cy, cx], x, y))
+        else:
+            pixels = output_size if settings.decoded_at == 'frame' else size
+            ratio = [p / i for p, i in zip(pixels, size, strict=True)]
+            scale = [o / p for o, p in zip(output_size, pixels, strict=True)]
+            for py in range(pixels[0]):
+                for px in range(pixels[1]):
+                    at = [((p + 0.5) / r - stride / 2) / stride for p, r in zip((py, px), ratio, strict=True)]
+                    x, y = (px + 0.5) * scale[1] - 0.5, (py + 0.5) * scale[0] - 0.5
+                    entries.append((_bilinear(channel, *at), x, y))
+        values = np.array([entry[0] for entry in entries])
+        if settings.min_max and values.max() > 0:
+            values = (values - values.min()) / max(values.max() - values.min(), 1e-12)
+        best = values >= np.sort(values)[::-1][: settings.decode_topk][-1] * (1 - 1e-5)
+        if values[best].sum() > 0:
+            xy = np.array([entry[1:] for entry in entries])
+            places[n] = np.average(xy[best], axis=0, weights=values[best])
+    return places

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 
@@ -264,6 +265,31 @@ def test_missing_sequence_and_frame_are_named(small, tmp_path):
     (predictions / SMALL / '00001.png').rename(predictions / SMALL / '1.png')
     with pytest.raises(FileNotFoundError, match=r'00001\.png not found: 1 of the 1 scored frames.*1\.png'):
         metric.score(predictions)
+
+
+def test_missing_says_which_sequences_lack_what_and_score_stays_strict(all_cases, tmp_path):
+    root, predictions = all_cases
+    metric = DavisMetric(root, sequences=['tall', 'void', 'noise'])
+    assert metric.missing(predictions) == {}
+    shutil.copytree(predictions / 'tall', tmp_path / 'tall')
+    shutil.copytree(predictions / 'void', tmp_path / 'void')
+    for name in ('tall/00000.png', 'tall/00008.png', 'void/00003.png'):  # the first and the last are not scored
+        (tmp_path / name).unlink()
+    found = metric.missing(tmp_path)
+    assert found == {
+        'void': '1 of 6 scored frames have no prediction (00003.png)',
+        'noise': f'no folder {tmp_path / "noise"}',
+    }
+    with pytest.raises(FileNotFoundError):
+        metric.score(tmp_path)
+    assert list(metric.missing(tmp_path / 'nowhere')) == ['tall', 'void', 'noise']
+
+
+def test_splits_without_public_truth_say_so(small):
+    root, _ = small
+    for split in ('test-dev', 'test-challenge'):
+        with pytest.raises(ValueError, match=f'truth of DAVIS {split} is not public.*mmliir submit'):
+            DavisMetric(root, split=split)
 
 
 @pytest.mark.parametrize(

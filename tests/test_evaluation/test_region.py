@@ -9,7 +9,8 @@ from mmliir.evaluation.functional import (
     boundary_accuracy,
     boundary_map,
     boundary_tolerance,
-    disk_footprint,
+    dilate,
+    object_measures,
     region_similarity,
 )
 from mmliir.testing.reference_metrics import (
@@ -63,15 +64,54 @@ def test_tolerance_is_a_fraction_of_the_diagonal_rounded_up(size, pixels):
     assert boundary_tolerance(*size) == pixels == math.ceil(0.008 * math.hypot(*size))
 
 
+def _dilate_by_distance(mask: np.ndarray, radius: int) -> np.ndarray:
+    y, x = np.nonzero(mask)
+    rows, columns = np.indices(mask.shape)
+    near = (rows[..., None] - y) ** 2 + (columns[..., None] - x) ** 2 <= radius**2
+    return near.any(axis=-1)
+
+
 def test_disk_holds_the_pixels_within_the_radius():
-    assert disk_footprint(2).tolist() == [
+    pixel = np.zeros((5, 5), dtype=bool)
+    pixel[2, 2] = True
+    assert dilate(pixel, 2).astype(int).tolist() == [
         [0, 0, 1, 0, 0],
         [0, 1, 1, 1, 0],
         [1, 1, 1, 1, 1],
         [0, 1, 1, 1, 0],
         [0, 0, 1, 0, 0],
     ]
-    assert disk_footprint(8).sum() == 197
+    assert dilate(np.pad(pixel, 10), 8).sum() == 197
+
+
+@pytest.mark.parametrize('radius', [0, 1, 3, 8, 9, 62, 63, 64, 65, 140])
+@pytest.mark.parametrize('width', [1, 7, 63, 64, 65, 130])
+def test_dilation_is_by_distance_at_any_width_and_radius(radius, width):
+    rng = np.random.default_rng([radius, width])
+    mask = np.zeros((11, width), dtype=bool)
+    # Corners and edges: what is shifted out of a row must not come back in the next one.
+    mask[rng.integers(0, 11, 2), rng.choice([0, width - 1], 2)] = True
+    assert np.array_equal(dilate(mask, radius), _dilate_by_distance(mask, radius))
+    assert not dilate(np.zeros_like(mask), radius).any()
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_objects_of_label_maps_have_the_numbers_of_their_masks(seed):
+    rng = np.random.default_rng(seed)
+    prediction, truth = np.zeros((2, 37, 150), dtype=np.uint8)
+    for label_map in (prediction, truth):
+        for object_id in (1, 2, 4, 255):
+            y, x = rng.integers(-4, 36), rng.integers(-4, 149)
+            label_map[max(y, 0) : y + rng.integers(1, 20), max(x, 0) : x + rng.integers(1, 90)] = object_id
+    ids = (1, 2, 3, 4, 255)
+    for tolerance in (None, 0, 3):
+        expected = [
+            [slow_region_similarity(prediction == k, truth == k) for k in ids],
+            [boundary_accuracy((prediction == k)[None], (truth == k)[None], tolerance)[0] for k in ids],
+        ]
+        assert object_measures(prediction, truth, ids, tolerance).tolist() == expected
+    with pytest.raises(ValueError, match='label maps'):
+        object_measures(prediction, truth[:5], ids)
 
 
 def test_perfect_is_one_and_disjoint_is_zero():

@@ -1,7 +1,14 @@
 """Metric formulas: NumPy in, NumPy out; no torch, no files, no data set."""
 
 from .pck import area_scales, box_scales, correct_points, pck_counts, point_distances
-from .region import boundary_accuracy, boundary_map, boundary_tolerance, disk_footprint, region_similarity
+from .region import (
+    boundary_accuracy,
+    boundary_map,
+    boundary_tolerance,
+    dilate,
+    object_measures,
+    region_similarity,
+)
 from .statistics import decay, decay_bin_ends, decay_wraps, mean, recall
 from .tapvid import TapVidCounts, evaluated_frames, pts_within_over_time, tapvid_counts, tapvid_scores
 
@@ -16,12 +23,13 @@ __all__ = [
     'decay',
     'decay_bin_ends',
     'decay_wraps',
-    'disk_footprint',
+    'dilate',
     'evaluated_frames',
     'mean',
-    'pts_within_over_time',
+    'object_measures',
     'pck_counts',
     'point_distances',
+    'pts_within_over_time',
     'recall',
     'region_similarity',
     'tapvid_counts',

@@ -6,18 +6,23 @@ from .jhmdb import JhmdbMetric
 from .results import BenchmarkResult, SequenceResult, combine
 from .scores import ObjectScores, Scores, SequenceScores, Statistics
 from .tapvid import TapVidMetric
+from .vip import VipInstanceMetric, VipSemanticMetric
+from .youtube_vos import YouTubeVosMetric
 
 __all__ = [
-    'METRIC_VERSION',
     'BadjaMetric',
     'BenchmarkResult',
     'DavisMetric',
     'JhmdbMetric',
+    'METRIC_VERSION',
     'ObjectScores',
     'Scores',
     'SequenceResult',
     'SequenceScores',
     'Statistics',
     'TapVidMetric',
+    'VipInstanceMetric',
+    'VipSemanticMetric',
+    'YouTubeVosMetric',
     'combine',
 ]

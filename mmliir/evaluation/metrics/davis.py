@@ -6,36 +6,33 @@ frame, and the data set's value is the mean over objects. For DAVIS-2016 the sam
 binarised first, one object a sequence, so that the mean over objects is the mean over sequences.
 """
 
-import contextlib
 import dataclasses
+import functools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
+from mmliir.datasets.davis import PUBLISHED_SEQUENCES, check_truth_is_public, read_names, select_names
+from mmliir.datasets.png import SINGLE_CHANNEL_MODES, decode_image, read_ids
 from mmliir.evaluation.functional import statistics
-from mmliir.evaluation.functional.region import boundary_accuracy, region_similarity
+from mmliir.evaluation.functional.region import object_measures
 from mmliir.registry import METRICS
 
 from .davis_official import official_class, run_official
+from .parallel import Progress, counted, in_order
 from .results import BenchmarkResult
 from .scores import ObjectScores, Scores, SequenceScores, Statistics, mean_over, to_result
 
 # Changes when the same files could give another number.
 METRIC_VERSION = 'davis-1'
 VOID_ID = 255
-# (year, split) -> number of sequences that published scores are means over.
-PUBLISHED_SEQUENCES = {(2017, 'train'): 60, (2017, 'val'): 30, (2016, 'train'): 30, (2016, 'val'): 20}
 # The first and the last annotated frame are not scored, so there must be one more.
 _MIN_ANNOTATED_FRAMES = 3
-_SINGLE_CHANNEL_MODES = ('P', 'L', '1')
-
-Progress = Callable[[int, int], None]
 
 
 @METRICS.register_module()
@@ -67,9 +64,10 @@ class DavisMetric:
         self.data_root = Path(data_root)
         self.year = year
         self.split = split
-        names = _read_split(self.data_root, year, split)
+        check_truth_is_public(split)
+        names, list_path = read_names(self.data_root, year, split)
         self.num_sequences_in_split = len(names)
-        self.sequences = _choose(names, sequences, split)
+        self.sequences = tuple(select_names(names, sequences, list_path))
         self.truth = {name: _truth_files(self.data_root, name) for name in self.sequences}
 
     version = METRIC_VERSION
@@ -78,6 +76,18 @@ class DavisMetric:
     def num_published(self) -> int | None:
         """Sequences that published scores are means over."""
         return PUBLISHED_SEQUENCES.get((self.year, self.split))
+
+    def missing(self, pred_dir: str | Path) -> dict[str, str]:
+        """Return sequence -> why it cannot be scored, for those of which a file is absent; nothing is read."""
+        found = {}
+        for name in self.sequences:
+            folder, scored = Path(pred_dir) / name, _scored(self.truth[name])
+            absent = [path.name for path in scored if not (folder / path.name).is_file()]
+            if not folder.is_dir():
+                found[name] = f'no folder {folder}'
+            elif absent:
+                found[name] = f'{len(absent)} of {len(scored)} scored frames have no prediction ({_some(absent, 3)})'
+        return found
 
     def evaluate(
         self, pred_dir: str | Path, jobs: int = 1, progress: Progress | None = None
@@ -111,7 +121,7 @@ class DavisMetric:
                 be absent.
             backend: 'mmliir' or 'official', the original tool when it is installed: same numbers, for the
                 doubtful.
-            jobs: Threads; they do not change any number. The official tool has one.
+            jobs: Processes; they do not change any number. The official tool has one.
             progress: Called with (frames done, frames in all) after every frame.
 
         Returns:
@@ -157,8 +167,8 @@ class DavisMetric:
             for path in _scored(self.truth[name])
         ]
         results = []
-        with _frame_scores(items, self.year, jobs) as frames:
-            stream = _counted(frames, len(items), progress)
+        with in_order(functools.partial(_score_frame, year=self.year), items, jobs) as frames:
+            stream = counted(frames, len(items), progress)
             for name in self.sequences:
                 paths = _scored(self.truth[name])
                 scored = [next(stream) for _ in paths]
@@ -296,41 +306,14 @@ class _FrameScores:
     extra_ids: frozenset[int]
 
 
-def _score_frame(truth_path: Path, prediction_path: Path, num_objects: int, year: int) -> _FrameScores:
+def _score_frame(item: tuple[Path, Path, int], year: int) -> _FrameScores:
+    truth_path, prediction_path, num_objects = item
     truth = _read_truth(truth_path, year)
-    truth[truth == VOID_ID] = 0
+    if truth.max() == VOID_ID:
+        truth[truth == VOID_ID] = 0
     prediction = _read_prediction(prediction_path, truth.shape, year)
-    values = np.empty((2, num_objects))
-    for k in range(num_objects):
-        masks = (prediction == k + 1)[None], (truth == k + 1)[None]
-        values[:, k] = region_similarity(*masks)[0], boundary_accuracy(*masks)[0]
+    values = object_measures(prediction, truth, range(1, num_objects + 1))
     return _FrameScores(values, _ids_above(truth, num_objects), _ids_above(prediction, num_objects))
-
-
-@contextlib.contextmanager
-def _frame_scores(
-    items: list[tuple[Path, Path, int]], year: int, jobs: int
-) -> Iterator[Iterator[_FrameScores]]:
-    """Give the scores of (truth, prediction, number of objects) in order, with `jobs` threads.
-
-    Threads and not processes: nearly all the time goes into PNG decoding, NumPy and OpenCV, which release the
-    interpreter.
-    """
-    if jobs == 1:
-        yield (_score_frame(*item, year) for item in items)
-        return
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        yield pool.map(lambda item: _score_frame(*item, year), items)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _counted(frames: Iterator[_FrameScores], total: int, progress: Progress | None) -> Iterator[_FrameScores]:
-    for done, frame in enumerate(frames, start=1):
-        if progress is not None:
-            progress(done, total)
-        yield frame
 
 
 def _ids_above(label_map: np.ndarray, largest: int) -> frozenset[int]:
@@ -353,43 +336,6 @@ def _sequence_scores(name: str, paths: list[Path], objects: list[ObjectScores]) 
 
 
 # ------------------------------------------------------------------------------------------------------ files
-def _read_split(data_root: Path, year: int, split: str) -> list[str]:
-    """Return the names of the split's sequences, in the order of the list."""
-    candidates = [data_root / 'ImageSets' / str(year) / f'{split}.txt']
-    if year == 2016:
-        candidates.append(data_root / 'ImageSets' / '480p' / f'{split}.txt')
-    for path in candidates:
-        if path.is_file():
-            lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-            # The 2016 archive lists pairs "/JPEGImages/480p/<sequence>/00000.jpg /Annotations/..."
-            names = list(
-                dict.fromkeys(line.split()[0].split('/')[-2] if '/' in line else line for line in lines)
-            )
-            if not names:
-                raise ValueError(f'{path} lists no sequence.')
-            return names
-    raise FileNotFoundError(
-        f'List of sequences not found: {" or ".join(str(path) for path in candidates)}. Expected the '
-        f'DAVIS-{year} '
-        'layout at the data root: Annotations/480p, ImageSets.'
-    )
-
-
-def _choose(names: list[str], wanted: Sequence[str] | None, split: str) -> tuple[str, ...]:
-    if wanted is None:
-        return tuple(names)
-    if isinstance(wanted, str):
-        raise ValueError(f'sequences must be a list of names, got the string {wanted!r}.')
-    unknown = [name for name in wanted if name not in names]
-    if unknown or not wanted:
-        raise ValueError(
-            f'sequences {_some(unknown) or "[]"} are not in the list {split}; it has {_some(names, 40)}.'
-        )
-    if len(set(wanted)) != len(wanted):
-        raise ValueError(f'sequences are named twice: {_some(wanted)}.')
-    return tuple(wanted)
-
-
 def _truth_files(data_root: Path, name: str) -> list[Path]:
     """Return all annotation files of a sequence in the order of their names, which is that of time."""
     folder = data_root / 'Annotations' / '480p' / name
@@ -424,59 +370,35 @@ def _count_objects(name: str, first_truth: Path, year: int) -> int:
     return largest
 
 
-def _open_ids(path: Path) -> Image.Image:
-    """Open an image file without decoding it, with one kind of error."""
-    try:
-        return Image.open(path)
-    except (OSError, SyntaxError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(f'{path} is not a readable image ({error}). Write it again.') from error
-
-
-def _decode(image: Image.Image, path: Path) -> np.ndarray:
-    try:
-        return np.array(image)
-    except (OSError, SyntaxError) as error:  # PIL reports a damaged PNG as either
-        raise ValueError(f'{path} is damaged ({error}). Write it again.') from error
-
-
 def _read_truth(path: Path, year: int) -> np.ndarray:
     """Read an annotation as (H, W) uint8 ids; of 2016 as 0 or 1. Void (255 in 2017) is kept."""
-    with _open_ids(path) as image:
-        # A few masks of the 2016 archive are stored with colour channels, all of them equal.
-        modes = _SINGLE_CHANNEL_MODES if year == 2017 else (*_SINGLE_CHANNEL_MODES, 'RGB', 'RGBA', 'LA')
-        if image.mode not in modes:
-            raise ValueError(
-                f'{path}: expected an annotation with one 8-bit channel of ids, got mode {image.mode}.'
-            )
+    try:
+        return _as_year(read_ids(path), year)
+    except FileNotFoundError:
+        raise
+    except ValueError:
+        if year == 2017:
+            raise
+    return _read_colour_truth(path)
+
+
+def _read_colour_truth(path: Path) -> np.ndarray:
+    """Read one of the few masks of the 2016 archive that have colour channels, all of them equal, as 0 or 1."""
+    with Image.open(path) as image:
+        if image.mode not in (*SINGLE_CHANNEL_MODES, 'RGB', 'RGBA', 'LA'):
+            raise ValueError(f'{path}: expected an annotation with one 8-bit channel of ids, got mode {image.mode}.')
         num_colours = len(image.getbands()) - image.mode.endswith('A')
-        ids = _decode(image, path)
-    if ids.ndim == 3:
-        ids = ids[..., :num_colours].any(axis=-1)
-    return ids.astype(np.uint8, copy=False) if year == 2017 else (ids != 0).view(np.uint8)
+        pixels = decode_image(image, path)
+    return pixels.reshape(*pixels.shape[:2], -1)[..., :num_colours].any(axis=-1).view(np.uint8)
 
 
 def _read_prediction(path: Path, size: tuple[int, int], year: int) -> np.ndarray:
     """Read a prediction as (H, W) uint8 ids; for 2016 as 0 or 1."""
-    with _open_ids(path) as image:
-        if image.size != (size[1], size[0]):
-            raise ValueError(
-                f'{path} is {image.width} x {image.height} pixels, its annotation {size[1]} x {size[0]}. '
-                'Write '
-                'predictions at the size of the annotation (resize label maps with nearest neighbour).'
-            )
-        if image.mode not in _SINGLE_CHANNEL_MODES:
-            kind = {'RGB': 'a colour image', 'RGBA': 'a colour image', 'I;16': 'a 16-bit image'}.get(
-                image.mode, f'an image of mode {image.mode}'
-            )
-            raise ValueError(
-                f'{path} is {kind}; expected an 8-bit PNG with one channel, palette or grey, whose pixel '
-                'values are '
-                'object ids. Save the ids, not their colours.'
-            )
-        ids = _decode(image, path)
-    return ids.astype(np.uint8, copy=False) if year == 2017 else (ids != 0).view(np.uint8)
+    return _as_year(read_ids(path, size), year)
+
+
+def _as_year(ids: np.ndarray, year: int) -> np.ndarray:
+    return ids if year == 2017 else (ids != 0).view(np.uint8)
 
 
 def _save_ids(path: Path, ids: np.ndarray) -> None:

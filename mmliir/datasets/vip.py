@@ -1,0 +1,262 @@
+"""VIP (Video Instance-level Parsing): parts of people, as classes and as instances."""
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from mmliir.datasets.davis import select_names
+from mmliir.datasets.frames import FrameFolder, list_images
+from mmliir.datasets.masks import check_mask_size
+from mmliir.datasets.png import read_ids
+from mmliir.registry import DATASETS
+from mmliir.structures import VideoSample
+
+#: Class names by number, 0 = background: the order of ATEN's `vip.py` and `test_inst_part_ap.py`, and of the page of
+#: the benchmark. The lists that `test_parsing.py` and UVC's and CRW's `eval_vip.py` print have another order, so that
+#: their per-class rows carry other names; no mean depends on it.
+VIP_CLASSES = (
+    'background',
+    'hat',
+    'hair',
+    'gloves',
+    'sun-glasses',
+    'upper-clothes',
+    'dress',
+    'coat',
+    'socks',
+    'pants',
+    'torso-skin',
+    'scarf',
+    'skirt',
+    'face',
+    'left-arm',
+    'right-arm',
+    'left-leg',
+    'right-leg',
+    'left-shoe',
+    'right-shoe',
+)
+#: Pixels of `Category_ids` that belong to no class; the official tools leave them out.
+VIP_VOID = 255
+
+_DOC = 'See docs/datasets.md#vip.'
+_FOLDERS = {'semantic': 'Category_ids', 'instance': 'Instance_ids'}
+
+
+@dataclass(frozen=True)
+class VipInstances:
+    """The instances of one annotated frame.
+
+    Attributes:
+        ids: (H, W) uint8, 0 = nothing; ids that the text file does not list are 0 too.
+        classes: Id -> class, 1 to 19, of every listed id, whether it has a pixel or not.
+    """
+
+    ids: np.ndarray
+    classes: dict[int, int]
+
+
+@DATASETS.register_module()
+class VipDataset(Sequence):
+    """Sequences of VIP as `VideoSample`s, made when asked for.
+
+    Layout: `Images/<video>/%012d.jpg`, `Annotations/Category_ids/<video>/*.png`, `Annotations/Instance_ids/<video>/`
+    `*.png` and `*.txt`, `lists/<split>_videos.txt`. The three `_ids` folders may also lie beside `Images`, as ATEN's
+    README has them. Only every 25th frame of a video is in VIP_Fine; they are taken as consecutive. The given labels
+    are those of the first annotated frame.
+
+    Args:
+        data_root: `VIP_Fine`, or the folder that holds it.
+        split: 'val' or 'train'.
+        annotation: 'semantic': ids are the classes of `VIP_CLASSES`. 'instance': ids are instances, `sample.classes`
+            has the class of each; ids without a class are background.
+        sequences: Names to keep, in this order; None for the whole list.
+
+    Raises:
+        FileNotFoundError: A folder, the list, or a sequence of the list is missing.
+        ValueError: An unknown annotation or sequence, or a list that leaves the data root.
+    """
+
+    family = 'vip'
+    kind = 'masks'
+
+    def __init__(
+        self,
+        data_root: str,
+        split: str = 'val',
+        annotation: Literal['semantic', 'instance'] = 'semantic',
+        sequences: Sequence[str] | None = None,
+    ) -> None:
+        if annotation not in _FOLDERS:
+            raise ValueError(f"annotation: expected 'semantic' or 'instance', came {annotation!r}.")
+        self.data_root = Path(data_root)
+        self.split, self.annotation = split, annotation
+        self.kind = 'masks' if annotation == 'semantic' else 'instances'
+        self._root = _find_root(self.data_root)
+        self._annotations = _find_annotations(self._root, _FOLDERS[annotation])
+        self.list_path = self._root / 'lists' / f'{split}_videos.txt'
+        listed = _read_names(self.list_path)
+        self.num_listed = len(listed)
+        self.names = select_names(listed, sequences, self.list_path)
+        self._check_folders()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> VideoSample:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f'sequence {index} of {len(self)} in {self.data_root}')
+        return self.sample(self.names[index])
+
+    def __iter__(self) -> Iterator[VideoSample]:
+        return map(self.sample, self.names)
+
+    def sample(self, name: str) -> VideoSample:
+        """Return one sequence by name. Frames and labels are read when they are asked for."""
+        frames = FrameFolder(self._root / 'Images' / name)
+        annotations = self.annotation_paths(name)
+        numbers = {stem: number for number, stem in enumerate(frames.frame_names)}
+        stray = [path.name for path in annotations if path.stem not in numbers]
+        if stray:
+            raise ValueError(
+                f'{name}: annotation {stray[0]} has no frame of that name in {frames.path} ({len(stray)} such). '
+                f'Frames and annotations are paired by file stem. {_DOC}'
+            )
+        first = annotations[0]
+        read: Callable[[], np.ndarray] = functools.partial(_given, first, self.annotation, frames)
+        classes = read_instance_classes(first) if self.annotation == 'instance' else None
+        return VideoSample(name, frames, frames.frame_names, {numbers[first.stem]: read}, classes)
+
+    def annotation_paths(self, name: str) -> list[Path]:
+        """Return the PNG files of a sequence in order of frames, for `read_categories` or `read_instances`."""
+        folder = self._annotations / name
+        paths = [path for path in list_images(folder) if path.suffix.lower() == '.png']
+        if not paths:
+            raise FileNotFoundError(f'no annotation (*.png) in {folder}. {_DOC}')
+        return paths
+
+    truth = annotation_paths
+
+    def _check_folders(self) -> None:
+        for what, parent in (('frames', self._root / 'Images'), ('annotations', self._annotations)):
+            missing = [name for name in self.names if not (parent / name).is_dir()]
+            if missing:
+                raise FileNotFoundError(
+                    f'VIP {what} not found at {parent} (looked for {len(self.names)} folders of {self.list_path}; '
+                    f'{len(missing)} missing, the first is {missing[0]!r}). {_DOC}'
+                )
+
+
+def read_categories(path: str | os.PathLike) -> np.ndarray:
+    """Read a file of `Category_ids`: (H, W) uint8 classes 0 to 19, `VIP_VOID` where nothing is known.
+
+    Raises:
+        ValueError: Another value (a file of `Instance_ids`?), or not a readable one-channel image.
+    """
+    ids = read_ids(path)
+    unknown = [int(value) for value in np.unique(ids) if len(VIP_CLASSES) <= value < VIP_VOID]
+    if unknown:
+        raise ValueError(
+            f'{path} holds class {unknown[0]}; VIP has 0 to {len(VIP_CLASSES) - 1}, and {VIP_VOID} for void. Is it a '
+            f'file of Category_ids? {_DOC}'
+        )
+    return ids
+
+
+def read_instances(path: str | os.PathLike) -> VipInstances:
+    """Read a PNG of `Instance_ids` and the text file beside it.
+
+    Raises:
+        FileNotFoundError: One of the two is missing.
+        ValueError: One of the two cannot be read.
+    """
+    classes = read_instance_classes(path)
+    ids = read_ids(path)
+    known = np.zeros(256, dtype=bool)
+    known[list(classes)] = True
+    return VipInstances(np.where(known[ids], ids, 0).astype(np.uint8), classes)
+
+
+def read_instance_classes(path: str | os.PathLike) -> dict[int, int]:
+    """Read the class of each instance from the text file beside a PNG of `Instance_ids`.
+
+    A line is `id class`, whole numbers; what follows them (the person) is not read.
+
+    Args:
+        path: The PNG; its text file has the same stem.
+
+    Returns:
+        Id (1 to 255) -> class (1 to 19).
+    """
+    path = Path(path).with_suffix('.txt')
+    if not path.is_file():
+        raise FileNotFoundError(f'{path} not found: it says which class each instance of {path.stem}.png has. {_DOC}')
+    classes: dict[int, int] = {}
+    for number, line in enumerate(path.read_text(errors='replace').splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            instance, class_id = (int(word) for word in line.split()[:2])
+        except ValueError as error:
+            raise ValueError(
+                f'{path}, line {number}: expected `id class`, two whole numbers, came {line[:80]!r}. {_DOC}'
+            ) from error
+        if not (0 < instance < 256 and 0 < class_id < len(VIP_CLASSES)):
+            raise ValueError(
+                f'{path}, line {number}: instance {instance} of class {class_id}; ids go from 1 to 255, classes from 1 '
+                f'to {len(VIP_CLASSES) - 1}. {_DOC}'
+            )
+        if classes.setdefault(instance, class_id) != class_id:
+            raise ValueError(
+                f'{path}, line {number}: instance {instance} is of class {class_id}, an earlier line says '
+                f'{classes[instance]}. {_DOC}'
+            )
+    return classes
+
+
+def _given(path: Path, annotation: str, frames: FrameFolder) -> np.ndarray:
+    """(H, W) uint8: what is given in the first annotated frame; void is background."""
+    if annotation == 'instance':
+        ids = read_instances(path).ids
+    else:
+        ids = read_categories(path)
+        ids[ids == VIP_VOID] = 0
+    check_mask_size(ids, frames.frame_size, path)
+    return ids
+
+
+def _find_root(data_root: Path) -> Path:
+    for root in (data_root, data_root / 'VIP_Fine'):
+        if (root / 'lists').is_dir() or (root / 'Images').is_dir():
+            return root
+    raise FileNotFoundError(
+        f'VIP not found at {data_root}: expected a folder that holds Images, Annotations and lists, or VIP_Fine. {_DOC}'
+    )
+
+
+def _find_annotations(root: Path, folder: str) -> Path:
+    candidates = [root / 'Annotations' / folder, root / folder]
+    found = next((candidate for candidate in candidates if candidate.is_dir()), None)
+    if found is None:
+        raise FileNotFoundError(f'VIP annotations not found: looked for {" and ".join(map(str, candidates))}. {_DOC}')
+    return found
+
+
+def _read_names(path: Path) -> list[str]:
+    """Return the videos of a list, each once and in order; a line is a name, or a path that ends in it."""
+    if not path.is_file():
+        raise FileNotFoundError(f'list of videos not found: {path}, one name a line. {_DOC}')
+    names = []
+    for line in path.read_text(encoding='utf-8').splitlines():
+        parts = [part for part in line.strip().split('/') if part not in ('', '.')]
+        if '..' in parts:
+            raise ValueError(f'{path}: {line.strip()!r} leaves the data root; a line is the name of a video. {_DOC}')
+        names += parts[-1:]
+    if not names:
+        raise ValueError(f'{path} names no video: expected one name a line. {_DOC}')
+    return list(dict.fromkeys(names))
