@@ -86,7 +86,10 @@ OPTIONAL_BY_MODULE = {
     'mmliir.testing.synthetic_jhmdb': {'scipy'},
     'mmliir.evaluation.metrics.davis_official': {'skimage'},  # comes with davis2017
     # what brings PyTorch: `mmliir --help` does not wait for it
-    **{f'mmliir.cli.{name}': {'mmliir'} for name in ('convert', 'data', 'eval', 'propagate', 'score', 'submit')},
+    **{
+        f'mmliir.cli.{name}': {'mmliir'}
+        for name in ('compare', 'convert', 'data', 'eval', 'propagate', 'score', 'submit')
+    },
 }
 
 

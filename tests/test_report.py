@@ -201,3 +201,47 @@ def test_a_missing_video_and_a_wrong_suffix_stop(tmp_path):
         write_report(tmp_path / 'report.html', Report('t', videos=[('v', tmp_path / 'gone.mp4')]))
     with pytest.raises(ValueError, match='report.pdf'):
         write_report(tmp_path / 'report.pdf', Report('t'))
+
+
+def test_parts_have_their_own_media_and_headings(tmp_path, video):
+    parts = [Report(f'{EVIL} {n}', pictures=[(f'p{n}', noise(seed=n))], notes=[f'note {n}']) for n in range(2)]
+    page = written(tmp_path / 'r.html', Report('top', pictures=[('own', noise(seed=9))], parts=parts))
+    assert [a['id'] for tag, a in page.tags if tag == 'details'] == ['part-1', 'part-2']
+    assert [a['href'] for tag, a in page.tags if tag == 'a'] == ['#part-1', '#part-2']
+    assert [a['alt'] for tag, a in page.tags if tag == 'img'] == ['p0', 'p1', 'own']
+    assert page.count('script') == 1 and page.count('h3') == 4
+    with pytest.raises(ValueError, match='one level'):
+        write_report(tmp_path / 'x.html', Report('a', parts=[Report('b', parts=[Report('c')])]))
+
+
+def test_what_does_not_fit_of_a_part_is_named_too(tmp_path):
+    big = tmp_path / 'big.webm'
+    big.write_bytes(b'\0' * 400_000)
+    done = write_report(tmp_path / 'r.html', Report('t', parts=[Report('p', videos=[('big', big)])]), max_bytes=100_000)
+    assert done.left_out == ('big',) and 'too big: big' in done.path.read_text()
+
+
+def test_pictures_beside_each_other_share_a_caption_and_the_width(tmp_path):
+    pair = [('prediction', noise(30, 2000)), ('truth', noise(30, 2000, 1))]
+    page = written(tmp_path / 'r.html', Report('t', pictures=[(EVIL, pair)], pictures_title='Worst frames'))
+    images = [a for tag, a in page.tags if tag == 'img']
+    assert [a['alt'] for a in images] == [f'{EVIL}: prediction', f'{EVIL}: truth']
+    widths = [Image.open(io.BytesIO(base64.b64decode(a['src'].split(',')[1]))).width for a in images]
+    assert widths == [800, 800] and 'Worst frames' in page.headings
+
+
+def test_warnings_come_before_the_scores_and_intervals_over_the_bar(tmp_path):
+    row = ScoreRow('a', {'J': 0.5}, interval=(0.25, 1.5))
+    page = written(tmp_path / 'r.html', Report('t', warnings=[EVIL], summary_rows=[row, ScoreRow('b', {'J': 0.5})]))
+    source = (tmp_path / 'r.html').read_text()
+    assert page.text.index('alert("x")') < page.text.index('Scores')
+    assert source.count('style="left:25.00%;width:75.00%"') == 1 and '95 % interval' in page.text
+    nothing = ScoreRow('a', {'J': 0.5}, interval=(float('nan'), float('nan')))
+    written(tmp_path / 'n.html', Report('t', summary_rows=[nothing]))
+    assert 'left:' not in re.sub('<style>.*</style>', '', (tmp_path / 'n.html').read_text(), flags=re.S)
+
+
+def test_differences_are_bars_from_the_middle_with_their_sign(tmp_path):
+    table = ScoreTable('T', ('s', 'd'), (('a', -0.2), ('b', 0.1), ('c', None)), bars=('d',), centred=True, max_bars=2)
+    source = written(tmp_path / 'r.html', Report('t', tables=[table])) and (tmp_path / 'r.html').read_text()
+    assert '-20.0</td>' in source and '+10.0</td>' in source and source.count('<rect') == 4

@@ -8,6 +8,7 @@ What brings PyTorch is imported by the function that runs, so that `--help` does
 import argparse
 from collections.abc import Callable, Sequence
 
+from mmliir.cli.compare import add_compare
 from mmliir.cli.convert import add_convert
 from mmliir.cli.eval import add_eval
 from mmliir.cli.propagate import add_propagate
@@ -20,6 +21,7 @@ SUBCOMMANDS: tuple[Callable[[argparse._SubParsersAction], None], ...] = (
     add_propagate,
     add_eval,
     add_score,
+    add_compare,
     add_submit,
     add_convert,
 )

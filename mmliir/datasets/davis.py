@@ -126,6 +126,15 @@ class DavisDataset(Sequence):
         """Sequences of the official split, which published scores are means over and the server expects."""
         return PUBLISHED_SEQUENCES.get((self.year, self.split))
 
+    def truth_labels(self, name: str) -> dict[int, Callable[[], np.ndarray]]:
+        """Return what reads the true label map, (H, W) uint8, of each annotated frame: frame number -> function."""
+        numbers = {stem: number for number, stem in enumerate(FrameFolder(self._frames_dir(name)).frame_names)}
+        return {
+            numbers[path.stem]: functools.partial(read_davis_labels, path, self.year)
+            for path in self.annotation_paths(name)
+            if path.stem in numbers
+        }
+
     def _given_paths(self, annotations: list[Path]) -> Iterator[tuple[Path, tuple[int, ...] | None]]:
         first = annotations[0]
         yield first, None

@@ -123,7 +123,7 @@ def check_run_card(out_dir: str | Path, card: ProtocolCard) -> bool:
                 f'{RUN_CARD_NAME} that says how they were made. Use another --out, or --overwrite.'
             )
         return False
-    differences = _differences(found, card.to_dict())
+    differences = card_differences(found, card.to_dict())
     if differences:
         shown = '; '.join(
             f'{key}: {_short(old)} there, {_short(new)} now' for key, old, new in differences[:_MAX_SHOWN]
@@ -145,13 +145,13 @@ def first_prediction(path: str | Path) -> Path | None:
     return next(found, None) if path.is_dir() else None
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = '') -> list[tuple[str, Any, Any]]:
+def card_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = '') -> list[tuple[str, Any, Any]]:
     """Return (dotted key, old value, new value) wherever two nested dicts differ."""
     rows = []
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key, _MISSING), new.get(key, _MISSING)
         if isinstance(before, dict) and isinstance(after, dict):
-            rows += _differences(before, after, f'{prefix}{key}.')
+            rows += card_differences(before, after, f'{prefix}{key}.')
         elif before != after or isinstance(before, bool) != isinstance(after, bool):
             rows.append((prefix + key, before, after))
     return rows

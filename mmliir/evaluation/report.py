@@ -18,13 +18,21 @@ from PIL import Image
 from mmliir.utils.files import write_bytes_atomic
 from mmliir.version import __version__
 from mmliir.visualization.overlay import resize_to_width
-from mmliir.visualization.plots import SERIES_COLORS, bar_chart, legend, line_chart
+from mmliir.visualization.plots import SERIES_COLORS, bar_chart, difference_chart, legend, line_chart
 
 MAX_BYTES = 20 * 2**20
 # (greatest width in pixels, JPEG quality), best first
 _PICTURE_SETTINGS = ((1600, 88), (1280, 80), (960, 70))
+# A cell with more letters is a sentence and wraps.
+_LONG = 28
+# A table with more rows scrolls in its own box.
+_TALL = 40
 _MAGIC = {b'\x89PNG\r\n\x1a\n': 'png', b'\xff\xd8\xff': 'jpeg', b'GIF8': 'gif', b'RIFF': 'webp'}
 _VIDEO_TYPES = {'.mp4': 'video/mp4', '.webm': 'video/webm'}
+
+
+#: The bytes of a PNG, JPEG, GIF or WebP file, or (H, W, 3) uint8 RGB.
+Picture = bytes | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -37,12 +45,14 @@ class ScoreRow:
             bar; all rows have the same metrics in the same order, for example 'J&F', 'J', 'F'.
         note: A few words more; None shows none.
         highlight: The row that the report is about.
+        interval: (low, high) around the first metric, drawn over its bar; None or NaN draws none.
     """
 
     name: str
     scores: Mapping[str, float | None]
     note: str | None = None
     highlight: bool = False
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,9 @@ class ScoreTable:
             they are, None and NaN are a dash.
         bars: Names of columns that are also drawn as bars, one group a row; None draws none.
         note: A sentence under the table, for example how the mean is taken; None shows none.
+        max_bars: Bars are drawn for so many rows, the first ones; None draws all.
+        centred: Bars grow from the middle, to the left where a value is negative: for differences. The longest fills
+            its half.
     """
 
     title: str
@@ -71,6 +84,8 @@ class ScoreTable:
     rows: tuple[tuple[str | float | int | None, ...], ...]
     bars: tuple[str, ...] | None = None
     note: str | None = None
+    max_bars: int | None = None
+    centred: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,33 +95,41 @@ class Report:
     Attributes:
         title: Heading, for example 'LIIR quickstart'.
         subtitle: A sentence under it: data, split, date.
+        warnings: What makes the numbers less than they seem, such as missing sequences; shown before them.
         summary_rows: Headline scores, for example raw Lab, untrained, trained.
         verdict: Passed or failed, and the margin.
         loss_curves: Loss name -> points (step, value); one small chart each.
         tables: Scores a sequence.
         over_time: Sequence -> curve name ('J', 'F') -> fraction of each frame; one small chart a sequence.
         pictures: (caption, picture); a picture is the bytes of a PNG, JPEG, GIF or WebP, kept as they are, or
-            an array (H, W, 3) uint8 RGB, which becomes a JPEG.
+            an array (H, W, 3) uint8 RGB, which becomes a JPEG; or a sequence of (name, picture), which stand side by
+            side, and below each other on a narrow screen.
+        pictures_title: Heading over them.
         videos: (caption, path of an .mp4 or .webm file that browsers play, see `visualization.write_video`).
         card: The protocol card: setting -> value. A mapping as value is a group.
         commands: Commands that make this again, in order.
         notes: What the reader should know: limits, skipped things.
         environment: Name -> version of what it ran with.
+        parts: Reports in this report, each under its own heading, after `tables` and before `notes`. Parts have no
+            parts.
     """
 
     title: str
     subtitle: str | None = None
+    warnings: Sequence[str] | None = None
     summary_rows: Sequence[ScoreRow] | None = None
     verdict: Verdict | None = None
     loss_curves: Mapping[str, Sequence[tuple[float, float]]] | None = None
     tables: Sequence[ScoreTable] | None = None
     over_time: Mapping[str, Mapping[str, Sequence[float]]] | None = None
-    pictures: Sequence[tuple[str, bytes | np.ndarray]] | None = None
+    pictures: 'Sequence[tuple[str, Picture | Sequence[tuple[str, Picture]]]] | None' = None
+    pictures_title: str = 'Pictures'
     videos: Sequence[tuple[str, str | Path]] | None = None
     card: Mapping[str, object] | None = None
     commands: Sequence[str] | None = None
     notes: Sequence[str] | None = None
     environment: Mapping[str, object] | None = None
+    parts: 'Sequence[Report] | None' = None
 
 
 @dataclass(frozen=True)
@@ -139,34 +162,38 @@ def write_report(path: str | Path, report: Report, max_bytes: int = MAX_BYTES) -
     Raises:
         FileNotFoundError: A video is not there.
         ValueError: A score that is no fraction, a table with ragged rows, a picture or a video of an unknown
-            kind, or a report that is too big even without pictures and videos.
+            kind, parts of parts, or a report that is too big even without pictures and videos.
     """
     path = Path(path)
     if path.suffix.lower() not in ('.html', '.htm'):
         raise ValueError(f"Expected a file name that ends in '.html'; got {path.name!r}.")
-    videos = [_load_video(caption, source) for caption, source in report.videos or ()]
-    text_bytes = len(_page(report, [], [], ()).encode()) + 4096
+    if any(part.parts for part in report.parts or ()):
+        raise ValueError(f'Report {report.title!r}: a part of it has parts; a report has one level of them.')
+    reports = [report, *(report.parts or ())]
+    videos = [[_load_video(caption, source) for caption, source in one.videos or ()] for one in reports]
+    text_bytes = len(_page(report, [((), ())] * len(reports), ()).encode()) + 4096
     if text_bytes > max_bytes:
         raise ValueError(
             f'The text of the report alone takes {text_bytes} bytes of {max_bytes}; give fewer curves.'
         )
     for width, quality in _PICTURE_SETTINGS:
         pictures = [
-            _encode_picture(caption, image, width, quality) for caption, image in report.pictures or ()
+            [_encode_picture(caption, image, width, quality) for caption, image in one.pictures or ()]
+            for one in reports
         ]
-        if text_bytes + sum(item.num_bytes for item in pictures + videos) <= max_bytes:
+        media = [item for group in pictures + videos for item in group]
+        if text_bytes + sum(item.num_bytes for item in media) <= max_bytes:
             break
-    media = sorted(pictures + videos, key=lambda item: item.num_bytes)
+    media.sort(key=lambda item: item.num_bytes)
     left_out = []
     while text_bytes + sum(item.num_bytes for item in media) > max_bytes:
         left_out.append(media.pop())
     lost = {id(item) for item in left_out}
-    page = _page(
-        report,
-        [item for item in pictures if id(item) not in lost],
-        [item for item in videos if id(item) not in lost],
-        tuple(item.describe() for item in left_out),
-    ).encode()
+    kept = [
+        tuple([item for item in group if id(item) not in lost] for group in groups)
+        for groups in zip(pictures, videos, strict=True)
+    ]
+    page = _page(report, kept, tuple(item.describe() for item in left_out)).encode()
     write_bytes_atomic(path, page)
     return WrittenReport(path, len(page), tuple(item.caption for item in left_out))
 
@@ -177,17 +204,19 @@ class _Medium:
     mime: str
     data: bytes
     name: str
+    others: 'tuple[_Medium, ...]' = ()  # what stands beside it; all have their name as caption, and it is empty
 
     @property
     def num_bytes(self) -> int:
         """Size in the page: base64, the caption and the tags around it."""
-        return math.ceil(len(self.data) / 3) * 4 + 6 * len(self.caption.encode()) + 400
+        own = math.ceil(len(self.data) / 3) * 4 + 6 * len(self.caption.encode()) + 400
+        return own + sum(item.num_bytes for item in self.others)
 
     def uri(self) -> str:
         return f'data:{self.mime};base64,{base64.b64encode(self.data).decode()}'
 
     def describe(self) -> str:
-        size = f'{len(self.data) / 2**20:.1f} MiB'
+        size = f'{(len(self.data) + sum(len(item.data) for item in self.others)) / 2**20:.1f} MiB'
         return f'Left out because the file would get too big: {self.caption} ({self.name}, {size}).'
 
 
@@ -201,7 +230,13 @@ def _load_video(caption: str, source: str | Path) -> _Medium:
     return _Medium(caption, mime, source.read_bytes(), source.name)
 
 
-def _encode_picture(caption: str, image: bytes | np.ndarray, max_width: int, quality: int) -> _Medium:
+def _encode_picture(
+    caption: str, image: Picture | Sequence[tuple[str, Picture]], max_width: int, quality: int
+) -> _Medium:
+    if isinstance(image, list | tuple):
+        width = max_width // max(1, len(image))
+        beside = tuple(_encode_picture(name, one, width, quality) for name, one in image)
+        return _Medium(caption, '', b'', f'{len(beside)} pictures', beside)
     if isinstance(image, bytes):
         for magic, kind in _MAGIC.items():
             if image.startswith(magic):
@@ -232,9 +267,9 @@ def _percent(score: float | None) -> str:
     return '–' if score is None or not math.isfinite(score) else f'{score * 100:.1f}'
 
 
-def _section(title: str, body: str, lead: str | None = None) -> str:
+def _section(title: str, body: str, lead: str | None = None, heading: str = 'h2') -> str:
     lead = f'<p class="lead">{_escape(lead)}</p>' if lead else ''
-    return f'<section><h2>{_escape(title)}</h2>{lead}{body}</section>'
+    return f'<section><{heading}>{_escape(title)}</{heading}>{lead}{body}</section>'
 
 
 def _summary(rows: Sequence[ScoreRow]) -> str:
@@ -260,10 +295,18 @@ def _summary(rows: Sequence[ScoreRow]) -> str:
         parts.append(
             f'<li class="score{" highlight" if row.highlight else ""}">'
             f'<div class="name">{_escape(row.name)}{note}</div>'
-            f'<div class="track"><div style="width:{width:.2f}%"></div></div>'
+            f'<div class="track"><div style="width:{width:.2f}%"></div>{_whisker(row.interval)}</div>'
             f'<div class="numbers">{numbers}</div></li>'
         )
     return f'<ul class="scores">{"".join(parts)}</ul>'
+
+
+def _whisker(interval: tuple[float, float] | None) -> str:
+    if interval is None or not all(math.isfinite(end) for end in interval):
+        return ''
+    low, high = (min(max(end, 0.0), 1.0) * 100 for end in interval)
+    text = f'{_percent(low / 100)} to {_percent(high / 100)}'
+    return f'<i style="left:{low:.2f}%;width:{high - low:.2f}%" title="{text}"></i>'
 
 
 def _verdict(verdict: Verdict) -> str:
@@ -308,9 +351,11 @@ def _over_time(sequences: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     return f'{legend(names)}<div class="plots">{"".join(parts)}</div>'
 
 
-def _cell(value: str | float | int | None, first: bool) -> str:
+def _cell(value: str | float | int | None, first: bool, signed: bool = False) -> str:
     if first:
         return f'<th scope="row">{_escape("–" if value is None else value)}</th>'
+    if signed and isinstance(value, float | np.floating) and math.isfinite(value):
+        return f'<td class="num plain" data-v="{value:.6f}">{value * 100:+.1f}</td>'
     if isinstance(value, float | np.floating) and math.isfinite(value):
         width = min(max(float(value), 0.0), 1.0) * 100
         return f'<td class="num" data-v="{value:.6f}" style="--w:{width:.1f}%">{_percent(value)}</td>'
@@ -318,7 +363,12 @@ def _cell(value: str | float | int | None, first: bool) -> str:
         return '<td class="num">–</td>'
     if isinstance(value, int | np.integer):
         return f'<td class="num plain" data-v="{value}">{value}</td>'
-    return f'<td>{_escape(value)}</td>'
+    kind = ' class="text"' if _is_long(value) else ''
+    return f'<td{kind}>{_escape(value)}</td>'
+
+
+def _is_long(value: str | float | int | None) -> bool:
+    return isinstance(value, str) and len(value) > _LONG
 
 
 def _table(table: ScoreTable) -> str:
@@ -328,12 +378,15 @@ def _table(table: ScoreTable) -> str:
                 f'Table {table.title!r}: expected {len(table.columns)} cells a row, {list(table.columns)}, '
                 f'got {len(row)} in {row!r}.'
             )
+    columns = zip(*table.rows, strict=True) if table.rows else [()] * len(table.columns)
+    kinds = [' class="text"' if any(_is_long(value) for value in column) else '' for column in columns]
     head = ''.join(
-        f'<th scope="col" aria-sort="none"><button type="button">{_escape(name)}</button></th>'
-        for name in table.columns
+        f'<th scope="col"{kind} aria-sort="none"><button type="button">{_escape(name)}</button></th>'
+        for name, kind in zip(table.columns, kinds, strict=True)
     )
+    signed = {n for n, name in enumerate(table.columns) if table.centred and name in (table.bars or ())}
     body = ''.join(
-        f'<tr>{"".join(_cell(value, n == 0) for n, value in enumerate(row))}</tr>' for row in table.rows
+        f'<tr>{"".join(_cell(value, n == 0, n in signed) for n, value in enumerate(row))}</tr>' for row in table.rows
     )
     bars = ''
     if table.bars is not None:
@@ -341,22 +394,37 @@ def _table(table: ScoreTable) -> str:
         if unknown:
             raise ValueError(f'Table {table.title!r} has no columns {unknown}; it has {list(table.columns)}.')
         numbers = {name: table.columns.index(name) for name in table.bars}
-        groups = {str(row[0]): {name: row[n] for name, n in numbers.items()} for row in table.rows}
-        bars = legend(table.bars) + f'<div class="bar-chart">{bar_chart(groups)}</div>'
+        drawn = table.rows[: table.max_bars]
+        groups = {str(row[0]): {name: row[n] for name, n in numbers.items()} for row in drawn}
+        chart = difference_chart(groups) if table.centred else bar_chart(groups)
+        bars = (legend(table.bars) if len(table.bars) > 1 else '') + f'<div class="bar-chart">{chart}</div>'
     note = f'<p class="lead">{_escape(table.note)}</p>' if table.note else ''
+    tall = ' tall' if len(table.rows) > _TALL else ''
     return (
-        f'{bars}<div class="scroll"><table class="sortable"><thead><tr>{head}</tr></thead>'
+        f'{bars}<div class="scroll{tall}" tabindex="0"><table class="sortable"><thead><tr>{head}</tr></thead>'
         f'<tbody>{body}</tbody></table></div>{note}'
     )
 
 
 def _pictures(pictures: Sequence[_Medium]) -> str:
     return ''.join(
-        f'<figure class="picture"><div class="scroll">'
-        f'<img src="{item.uri()}" alt="{_escape(item.caption)}"></div>'
+        f'<figure class="picture">{_beside(item) if item.others else _image(item)}'
         f'<figcaption>{_escape(item.caption)}</figcaption></figure>'
         for item in pictures
     )
+
+
+def _image(item: _Medium) -> str:
+    return f'<div class="scroll"><img src="{item.uri()}" alt="{_escape(item.caption)}"></div>'
+
+
+def _beside(item: _Medium) -> str:
+    images = (
+        f'<div><span>{_escape(one.caption)}</span>'
+        f'<img src="{one.uri()}" alt="{_escape(item.caption)}: {_escape(one.caption)}"></div>'
+        for one in item.others
+    )
+    return f'<div class="beside">{"".join(images)}</div>'
 
 
 def _videos(videos: Sequence[_Medium]) -> str:
@@ -381,45 +449,88 @@ def _definitions(values: Mapping[str, object]) -> str:
 
 
 def _page(
-    report: Report, pictures: Sequence[_Medium], videos: Sequence[_Medium], left_out: tuple[str, ...]
+    report: Report,
+    media: Sequence[tuple[Sequence[_Medium], Sequence[_Medium]]],
+    left_out: tuple[str, ...],
 ) -> str:
-    sections = []
-    if report.summary_rows:
-        metric = next(iter(report.summary_rows[0].scores))
-        lead = f'In per cent, more is better; the bar is {metric}.'
-        sections.append(_section('Scores', _summary(report.summary_rows), lead))
-    if report.verdict is not None:
-        sections.append(_verdict(report.verdict))
-    if videos:
-        sections.append(_section('Video', _videos(videos)))
-    if report.loss_curves:
-        sections.append(_section('Training', _loss_curves(report.loss_curves)))
-    for table in report.tables or ():
-        sections.append(_section(table.title, _table(table)))
-    if report.over_time:
-        charts = _over_time(report.over_time)
-        sections.append(_section('Scores over time', charts, 'In per cent, frame by frame.'))
-    if pictures:
-        sections.append(_section('Pictures', _pictures(pictures)))
+    """`media`: (pictures, videos) of the report and of each of its parts."""
+    parts = list(report.parts or ())
+    inner = [
+        _part(number, part, *found) for number, (part, found) in enumerate(zip(parts, media[1:], strict=True), 1)
+    ]
+    contents = ''
+    if len(parts) > 1:
+        links = (f'<li><a href="#part-{n}">{_escape(part.title)}</a></li>' for n, part in enumerate(parts, 1))
+        contents = f'<nav aria-label="Parts"><ul>{"".join(links)}</ul></nav>'
     notes = [*(report.notes or ()), *left_out]
-    if notes:
-        items = ''.join(f'<li>{_escape(note)}</li>' for note in notes)
-        sections.append(_section('Notes', f'<ul>{items}</ul>'))
-    if report.card:
-        sections.append(_section('Protocol card', _definitions(report.card)))
-    if report.commands:
-        commands = '\n'.join(_escape(command) for command in report.commands)
-        sections.append(_section('How this was made', f'<pre><code>{commands}</code></pre>'))
-    if report.environment:
-        sections.append(_section('Environment', _definitions(report.environment)))
     subtitle = f'<p class="subtitle">{_escape(report.subtitle)}</p>' if report.subtitle else ''
     return _TEMPLATE.format(
         title=_escape(report.title),
-        subtitle=subtitle,
+        subtitle=subtitle + contents,
         css=_CSS,
         script=_SCRIPT,
-        sections='\n'.join(sections),
+        sections='\n'.join(_sections(report, *media[0], notes, inner)),
         version=_escape(__version__),
+    )
+
+
+def _part(number: int, part: Report, pictures: Sequence[_Medium], videos: Sequence[_Medium]) -> str:
+    subtitle = f'<p class="subtitle">{_escape(part.subtitle)}</p>' if part.subtitle else ''
+    sections = '\n'.join(_sections(part, pictures, videos, part.notes or (), (), heading='h3'))
+    return (
+        f'<details class="part" id="part-{number}" open><summary><h2>{_escape(part.title)}</h2></summary>'
+        f'{subtitle}{sections}</details>'
+    )
+
+
+def _sections(
+    report: Report,
+    pictures: Sequence[_Medium],
+    videos: Sequence[_Medium],
+    notes: Sequence[str],
+    parts: Sequence[str],
+    heading: str = 'h2',
+) -> list[str]:
+    """The sections of a report or of one of its parts, from top to bottom."""
+    sections = [_warning(text) for text in report.warnings or ()]
+
+    def add(title: str, body: str, lead: str | None = None) -> None:
+        sections.append(_section(title, body, lead, heading))
+
+    if report.summary_rows:
+        metric = next(iter(report.summary_rows[0].scores))
+        drawn = any(row.interval is not None for row in report.summary_rows)
+        whisker = ', the line over it the 95 % interval over sequences' if drawn else ''
+        add('Scores', _summary(report.summary_rows), f'In per cent, more is better; the bar is {metric}{whisker}.')
+    if report.verdict is not None:
+        sections.append(_verdict(report.verdict))
+    if videos:
+        add('Video', _videos(videos))
+    if report.loss_curves:
+        add('Training', _loss_curves(report.loss_curves))
+    for table in report.tables or ():
+        add(table.title, _table(table))
+    sections += parts
+    if report.over_time:
+        add('Scores over time', _over_time(report.over_time), 'In per cent, frame by frame.')
+    if pictures:
+        add(report.pictures_title, _pictures(pictures))
+    if notes:
+        add('Notes', f'<ul>{"".join(f"<li>{_escape(note)}</li>" for note in notes)}</ul>')
+    if report.card:
+        add('Protocol card', _definitions(report.card))
+    if report.commands:
+        commands = '\n'.join(_escape(command) for command in report.commands)
+        add('How this was made', f'<pre><code>{commands}</code></pre>')
+    if report.environment:
+        add('Environment', _definitions(report.environment))
+    return sections
+
+
+def _warning(text: str) -> str:
+    return (
+        f'<p class="verdict failed" role="alert"><span class="mark" aria-hidden="true">!</span>'
+        f'<span>{_escape(text)}</span></p>'
     )
 
 
@@ -473,9 +584,13 @@ padding:12px 10px;border-top:1px solid var(--line)}
 .score:first-child{border-top:0}
 .score.highlight{background:var(--soft);border-radius:10px;border-top-color:transparent}
 .score .name{font-weight:600;overflow-wrap:anywhere}.score .name small{display:block;line-height:1.35}
-.track{height:14px;border-radius:7px;background:color-mix(in srgb,var(--text) 9%,transparent);overflow:hidden}
+.track{position:relative;height:14px;border-radius:7px;overflow:hidden;
+background:color-mix(in srgb,var(--text) 9%,transparent)}
 .track div{height:100%;border-radius:7px;background:var(--muted)}
 .highlight .track div{background:var(--accent)}
+.track i{position:absolute;top:6px;height:2px;min-width:2px;background:var(--text)}
+.track i::before,.track i::after{content:'';position:absolute;top:-4px;width:2px;height:10px;background:var(--text)}
+.track i::before{left:0}.track i::after{right:0}
 .numbers{display:flex;gap:18px;text-align:right;font-variant-numeric:tabular-nums}
 .numbers div{min-width:3em;align-self:end}
 .numbers b{display:block;font-size:1.05rem;line-height:1.2;font-weight:600}
@@ -492,7 +607,13 @@ svg text{font-family:inherit}
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;margin:0 0 10px;font-size:.88rem;color:var(--muted)}
 .legend i{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:6px}
 .bar-chart{margin:0 0 18px}.bars{display:block;overflow:visible}
-.scroll{overflow-x:auto}
+.scroll{overflow-x:auto}.scroll.tall{max-height:75vh;overflow-y:auto}
+.tall thead th{position:sticky;top:0;background:var(--card);z-index:1}
+nav ul{display:flex;flex-wrap:wrap;gap:4px 18px;list-style:none;padding:0;margin:14px 0 0;font-size:.92rem}
+nav a{color:var(--accent)}
+.part{margin:34px 0 0}.part>summary{cursor:pointer}
+.part>summary h2{display:inline;font-size:1.35rem;margin:0;overflow-wrap:anywhere}
+h3{font-size:1.12rem;margin:0 0 10px;letter-spacing:-.005em}h3+.lead{margin:-8px 0 12px}
 table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:tabular-nums}
 th,td{padding:7px 10px;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
 th:first-child{text-align:left;position:sticky;left:0;background:var(--card)}
@@ -502,10 +623,13 @@ padding:0;cursor:pointer}
 thead button::after{content:'↕';opacity:.35;margin-left:5px;font-size:.85em}
 thead th[aria-sort=ascending] button::after{content:'↑';opacity:1}
 thead th[aria-sort=descending] button::after{content:'↓';opacity:1}
+th.text{text-align:left}td.text{white-space:normal;text-align:left;min-width:15em;overflow-wrap:anywhere}
 td.num:not(.plain){background:linear-gradient(var(--soft),var(--soft)) 0 50%/var(--w,0) 72% no-repeat}
 .picture{margin:14px 0 0}
 .picture img,.picture video{display:block;max-width:100%;height:auto;border-radius:8px}
 .picture video{width:100%;background:#000}
+.beside{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(260px,100%),1fr));gap:8px 12px}
+.beside img{width:100%}.beside span{font-size:.85rem;color:var(--muted)}
 .picture figcaption{color:var(--muted);font-size:.9rem;margin-top:6px}
 dl{display:grid;grid-template-columns:170px 1fr;gap:4px 22px;
 margin:6px 0 0;font-size:.92rem}

@@ -1,8 +1,9 @@
-"""Label maps over frames, and sheets of frames with captions.
+"""Label maps and points over frames, and sheets of frames with captions.
 
 Shape letters: H W pixels. Frames are (H, W, 3) uint8 RGB, label maps (H, W) uint8 with 0 = background.
 """
 
+import colorsys
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mmliir.structures.palette import davis_palette
 
+_GOLDEN_RATIO = 0.618033988749895
 _SHEET_BACKGROUND = (24, 26, 30)
 _SHEET_TEXT = (236, 238, 242)
 
@@ -91,6 +93,66 @@ def overlay_labels(
         peak = np.maximum(strong.max(axis=1, keepdims=True), 1)
         drawn[outline] = np.rint(strong * 255 / peak).astype(np.uint8)
     return drawn
+
+
+def overlay_points(
+    frame: np.ndarray,
+    points: np.ndarray,
+    visible: np.ndarray,
+    truth: np.ndarray | None = None,
+    truth_visible: np.ndarray | None = None,
+    radius: float | None = None,
+) -> np.ndarray:
+    """Draw points over their frame, and lines to where they truly are.
+
+    Args:
+        frame: (H, W, 3) uint8 RGB.
+        points: (N, 2) float, (x, y) in pixels of the frame, pixel centres at integers; a NaN is not drawn. Point n has
+            the same colour in every frame.
+        visible: (N,) bool; a point that is said to be hidden is a ring, a visible one a disk.
+        truth: (N, 2) float, true places; None draws none. The end of the line is the true place.
+        truth_visible: (N,) bool, which true places are known to be seen; None: all that are finite.
+        radius: Of a disk, in pixels; None is 1.6 % of the shorter side, 2 at least.
+
+    Returns:
+        (H, W, 3) uint8 RGB, a new array.
+
+    Raises:
+        ValueError: Shapes that do not fit.
+    """
+    _check_frame(frame)
+    points, visible = np.asarray(points, dtype=np.float64), np.asarray(visible, dtype=bool)
+    if points.ndim != 2 or points.shape[1] != 2 or visible.shape != points.shape[:1]:
+        raise ValueError(f'Expected (N, 2) points and (N,) visible; got {points.shape} and {visible.shape}.')
+    if truth is not None:
+        truth = np.asarray(truth, dtype=np.float64)
+        known = np.isfinite(truth).all(axis=-1)
+        known = known if truth_visible is None else known & np.asarray(truth_visible, dtype=bool)
+        if truth.shape != points.shape or known.shape != visible.shape:
+            raise ValueError(f'Expected true places of {points.shape}, as the points; got {truth.shape}.')
+    radius = max(2.0, 0.016 * min(frame.shape[:2])) if radius is None else radius
+    scale = 2  # drawn twice as large and made smaller: PIL's own circles have hard edges
+    canvas = Image.fromarray(frame).resize((frame.shape[1] * scale, frame.shape[0] * scale), Image.Resampling.BILINEAR)
+    draw = ImageDraw.Draw(canvas)
+
+    def place(point: np.ndarray) -> tuple[float, float]:
+        return tuple((point + 0.5) * scale - 0.5)
+
+    for number in np.flatnonzero(np.isfinite(points).all(axis=1)):
+        color, (x, y) = point_color(number), place(points[number])
+        if truth is not None and known[number]:
+            draw.line([(x, y), place(truth[number])], fill=(255, 255, 255), width=round(radius * 0.9) + 2)
+            draw.line([(x, y), place(truth[number])], fill=color, width=max(2, round(radius * 0.6)))
+        box = [x - radius * scale, y - radius * scale, x + radius * scale, y + radius * scale]
+        fill = color if visible[number] else None
+        draw.ellipse(box, fill=fill, outline=(255, 255, 255) if visible[number] else color, width=scale)
+    return np.asarray(canvas.resize((frame.shape[1], frame.shape[0]), Image.Resampling.LANCZOS))
+
+
+def point_color(number: int) -> tuple[int, int, int]:
+    """The colour of point `number`: hues a golden angle apart, so that neighbours in number differ."""
+    red, green, blue = colorsys.hsv_to_rgb((number * _GOLDEN_RATIO) % 1, 0.85, 1.0)
+    return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def resize_to_width(image: np.ndarray, width: int) -> np.ndarray:

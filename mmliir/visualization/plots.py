@@ -206,6 +206,46 @@ def bar_chart(groups: Mapping[str, Mapping[str, float | None]], percent: bool = 
     )
 
 
+def difference_chart(groups: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Draw differences of fractions as horizontal bars from the middle, one group a sequence.
+
+    Args:
+        groups: Group name -> bar name -> difference, -1 to 1; the longest one fills its half. None or a non-finite one
+            draws a dash. Bar number n has the colour of series n, and that of series n + 1 where it is negative.
+
+    Returns:
+        One `<svg>` element as wide as its place, differences in per cent points; names are escaped.
+    """
+    if not groups:
+        raise ValueError('A bar chart needs at least one group; got none.')
+    known = [v for bars in groups.values() for v in bars.values() if v is not None and math.isfinite(v)]
+    longest = max((abs(value) for value in known), default=0) or 1
+    parts, y = [], 0
+    for name, bars in groups.items():
+        parts.append(f'<text x="0" y="{y + 13}" font-weight="600">{html.escape(name)}</text>')
+        y += 19
+        for index, (bar, value) in enumerate(bars.items()):
+            missing = value is None or not math.isfinite(value)
+            share = 0 if missing else value / longest
+            text = '–' if missing else f'{value * 100:+.1f}'
+            # Half of the place that is left of the numbers is 100 %.
+            left = f'calc((100% - 52px)*{0.5 + min(share, 0) / 2:.4f})'
+            parts.append(
+                f'<rect y="{y}" height="11" rx="3" opacity=".07" style="width:calc(100% - 52px)"/>'
+                f'<rect y="{y}" height="11" style="x:{left};width:calc((100% - 52px)*{abs(share) / 2:.4f});'
+                f'fill:{series_color(index + (share < 0))}">'
+                f'<title>{html.escape(f"{name}, {bar}: {text}")}</title></rect>'
+                f'<text x="100%" y="{y + 10}" text-anchor="end">{text}</text>'
+            )
+            y += 15
+        y += 9
+    return (
+        f'<svg class="bars" width="100%" height="{y}" role="img" font-size="12" fill="currentColor">'
+        + ''.join(parts)
+        + '</svg>'
+    )
+
+
 def interval_chart(
     groups: Mapping[str, Mapping[str, tuple[float, float] | None]], x_label: str, title: str = ''
 ) -> str:

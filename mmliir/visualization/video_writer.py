@@ -16,6 +16,9 @@ _ENCODERS = (
     ('libvpx-vp9', '.webm', {'crf': '{crf}', 'b': '0', 'deadline': 'good', 'cpu-used': '4'}),
     ('libvpx', '.webm', {'crf': '{crf}', 'b': '4M', 'deadline': 'good', 'cpu-used': '4'}),
 )
+# Its look-ahead reads memory that was never written where sides are no multiples of 64 (seen with PyAV 18.1
+# under MALLOC_PERTURB_), so that the same frames now and then give other bytes.
+_NO_LOOK_AHEAD = 'rc-lookahead=0:mbtree=0:b-adapt=0:scenecut=0:weightp=0'
 _BT709 = 1  # the number of ITU-R BT.709 for matrix, primaries and transfer in H.264 and VP9 streams
 _LIMITED_RANGE = 1
 
@@ -74,6 +77,7 @@ def _encode(
     frames: Iterable[np.ndarray],
     fps: Fraction,
     crf: int,
+    reproducible: bool,
 ) -> int:
     codec, suffix, options = encoder
     count, shape, stream = 0, None, None
@@ -85,11 +89,15 @@ def _encode(
             if stream is None:
                 shape = frame.shape
                 filled = {key: value.format(crf=crf) for key, value in options.items()}
+                if reproducible and codec == 'libx264':
+                    filled['x264-params'] = _NO_LOOK_AHEAD
                 stream = container.add_stream(codec, rate=fps, options=filled)
                 stream.height, stream.width = padded.shape[:2]
                 stream.pix_fmt = 'yuv420p'
                 # Without these tags a player guesses the colour matrix from the size of the picture.
                 context = stream.codec_context
+                if reproducible:
+                    context.thread_count = 1
                 context.colorspace = context.color_primaries = context.color_trc = _BT709
                 context.color_range = _LIMITED_RANGE
             picture = av.VideoFrame.from_ndarray(padded, format='rgb24')
@@ -114,7 +122,13 @@ def require_video_writer() -> None:
     _usable_encoders(_import_av())
 
 
-def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 24.0, crf: int = 20) -> Path:
+def write_video(
+    path: str | Path,
+    frames: Iterable[np.ndarray],
+    fps: float = 24.0,
+    crf: int = 20,
+    reproducible: bool = False,
+) -> Path:
     """Write frames as a video that browsers play: H.264 yuv420p MP4, or WebM where PyAV has no H.264 encoder.
 
     The frames are taken one after the other, so a generator of any length will do. The file appears under its
@@ -127,6 +141,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 24.
         fps: Frames per second.
         crf: Constant quality of the encoder, lower is better and bigger; 18 to 28 is usual. libopenh264 has
             no such setting.
+        reproducible: Equal frames give equal bytes, at the price of one thread and no look-ahead.
 
     Returns:
         The path written: `path`, with another suffix when this PyAV has no encoder for the one asked for.
@@ -149,7 +164,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 24.
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f'.{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part')
     try:
-        _encode(av, part, encoder, frames, Fraction(fps).limit_denominator(1001), crf)
+        _encode(av, part, encoder, frames, Fraction(fps).limit_denominator(1001), crf, reproducible)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

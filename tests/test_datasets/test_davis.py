@@ -6,7 +6,7 @@ import pytest
 
 from mmliir.datasets import DavisDataset, read_davis_labels
 from mmliir.registry import DATASETS
-from mmliir.testing.synthetic import SceneSettings, generate_videos, write_davis_layout
+from mmliir.testing.synthetic import SceneSettings, generate_video, generate_videos, write_davis_layout
 
 
 @pytest.fixture(scope='module')
@@ -110,3 +110,14 @@ def test_real_davis(data_root):
     dataset = DavisDataset(data_root / 'davis2017_like', given='first_appearance', sequences=['mosaic-a', 'caps'])
     assert set(np.unique(dataset[0].given_labels[0]())) == {0, 1, 2, 3, 4}
     assert list(dataset[1].given_labels) == [0, 33]
+
+
+@pytest.mark.parametrize('year', [2016, 2017])
+def test_the_truth_of_every_frame_is_there_by_number(tmp_path, year):
+    video = generate_video(3, 4, (32, 48))
+    write_davis_layout(tmp_path, [video], year=year)
+    truth = DavisDataset(str(tmp_path), year).truth_labels(video.name)
+    assert list(truth) == [0, 1, 2, 3]
+    for number, read in truth.items():
+        expected = video.label_maps[number] > 0 if year == 2016 else video.label_maps[number]
+        np.testing.assert_array_equal(read(), expected)

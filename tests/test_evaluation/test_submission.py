@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmliir.cli_submit import _add_submit
+from mmliir.cli.submit import add_submit
 from mmliir.datasets import DavisDataset, YouTubeVosDataset, write_label_map
 from mmliir.evaluation.export import export_predictions
 from mmliir.evaluation.metrics import DavisMetric
@@ -300,14 +300,14 @@ def test_davis_test_dev_can_be_predicted_and_handed_in_and_not_scored(test_dev, 
 # --------------------------------------------------------------------------------------------------- command line
 def _command(*argv):
     parser = argparse.ArgumentParser()
-    _add_submit(parser.add_subparsers())
+    add_submit(parser.add_subparsers())
     args = parser.parse_args(['submit', *map(str, argv)])
     return args.run(args)
 
 
 def test_the_command_makes_and_checks_archives(test_dev, masks, written, tmp_path, capsys):
     root, davis_masks = test_dev
-    for benchmark, pred, data in (('davis2017', davis_masks, root), ('youtube_vos2018', masks, written.root)):
+    for benchmark, pred, data in (('davis2017_test_dev', davis_masks, root), ('youtube_vos2018', masks, written.root)):
         out = tmp_path / f'{benchmark}.zip'
         assert _command(benchmark, '--pred', pred, '--data-root', data, '--out', out) == 0
         said = capsys.readouterr()
@@ -317,7 +317,7 @@ def test_the_command_makes_and_checks_archives(test_dev, masks, written, tmp_pat
             _command(benchmark, '--pred', pred, '--data-root', data, '--out', out)
         assert _command(benchmark, '--pred', pred, '--data-root', data, '--out', out, '--overwrite') == 0
     capsys.readouterr()
-    assert _command('davis2017', '--data-root', root, '--check', tmp_path / 'youtube_vos2018.zip') == 2
+    assert _command('davis2017_test_dev', '--data-root', root, '--check', tmp_path / 'youtube_vos2018.zip') == 2
     assert 'do not belong there' in capsys.readouterr().out
     with pytest.raises(ValueError, match='--check FILE alone'):
-        _command('davis2017', '--data-root', root)
+        _command('davis2017_test_dev', '--data-root', root)

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from mmliir.structures.palette import davis_palette
-from mmliir.visualization import contact_sheet, label_contours, overlay_labels, resize_to_width
+from mmliir.visualization import (
+    contact_sheet,
+    label_contours,
+    overlay_labels,
+    overlay_points,
+    point_color,
+    resize_to_width,
+)
 
 
 def square_map() -> np.ndarray:
@@ -110,3 +117,34 @@ def test_sheet_refuses_empty_rows_and_missing_captions():
 
 def test_resize_keeps_the_aspect_ratio():
     assert resize_to_width(np.zeros((480, 854, 3), np.uint8), 427).shape == (240, 427, 3)
+
+
+def test_points_are_centred_where_they_are_and_hidden_ones_are_rings():
+    frame = np.full((41, 61, 3), 40, dtype=np.uint8)
+    points = np.array([[20.0, 10.0], [40.0, 30.0], [np.nan, 5.0]])
+    drawn = overlay_points(frame, points, np.array([True, False, True]), radius=5).astype(int)
+    changed = np.abs(drawn - 40).max(axis=2) > 20
+    for (x, y), half in zip(points[:2].astype(int), (slice(0, 22), slice(22, 41)), strict=True):
+        ys, xs = np.nonzero(changed[half])
+        assert xs.mean() == pytest.approx(x, abs=0.3) and ys.mean() + half.start == pytest.approx(y, abs=0.3)
+    assert np.abs(drawn[10, 20] - point_color(0)).max() < 30
+    assert not changed[30, 40], 'a ring is empty'
+    assert (frame == 40).all()
+
+
+def test_lines_end_at_the_true_place_where_it_is_known():
+    frame = np.zeros((20, 60, 3), dtype=np.uint8)
+    points, truth = np.array([[10.0, 5.0], [10.0, 15.0]]), np.array([[50.0, 5.0], [50.0, 15.0]])
+    drawn = overlay_points(frame, points, np.ones(2, bool), truth, np.array([True, False]), radius=5).astype(int)
+    assert np.abs(drawn[5, 30] - point_color(0)).max() < 60 and drawn[5, 56:].max() < 20
+    assert drawn[15, 20:].max() < 20, 'a hidden true place has no line'
+    with pytest.raises(ValueError, match='true places'):
+        overlay_points(frame, points, np.ones(2, bool), truth[:1])
+    with pytest.raises(ValueError, match=r'\(N, 2\) points'):
+        overlay_points(frame, points.T[:, :1], np.ones(2, bool))
+
+
+def test_colours_of_points_differ_from_their_neighbours():
+    colors = np.array([point_color(n) for n in range(12)])
+    distances = np.abs(colors[:, None] - colors[None]).max(axis=2)
+    assert distances[~np.eye(12, dtype=bool)].min() > 30

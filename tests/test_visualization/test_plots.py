@@ -6,7 +6,16 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from mmliir.visualization.plots import bar_chart, interval_chart, legend, line_chart, nice_ticks, smooth, thin_out
+from mmliir.visualization.plots import (
+    bar_chart,
+    difference_chart,
+    interval_chart,
+    legend,
+    line_chart,
+    nice_ticks,
+    smooth,
+    thin_out,
+)
 
 
 def path_points(svg: str) -> list[list[tuple[float, float]]]:
@@ -99,3 +108,13 @@ def test_intervals_lie_where_their_values_are():
 def test_intervals_need_finite_values(groups):
     with pytest.raises(ValueError, match='A chart of intervals needs finite values'):
         interval_chart(groups, 'points')
+
+
+def test_differences_grow_from_the_middle_to_their_side():
+    svg = difference_chart({'<a>': {'d': -0.2}, 'b': {'d': 0.1}, 'c': {'d': None}})
+    bars = re.findall(r'x:calc\(\(100% - 52px\)\*([\d.]+)\);width:calc\(\(100% - 52px\)\*([\d.]+)\)', svg)
+    assert bars == [('0.0000', '0.5000'), ('0.5000', '0.2500'), ('0.5000', '0.0000')]
+    assert '<a>' not in svg and '-20.0' in svg and '+10.0' in svg and '–' in svg
+    assert difference_chart({'a': {'d': 0.0}}).count('*0.5000') == 1
+    with pytest.raises(ValueError, match='one group'):
+        difference_chart({})

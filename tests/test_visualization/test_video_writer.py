@@ -1,5 +1,7 @@
 """Videos: decoded again, they have the frames, the size and nearly the colours that went in."""
 
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -98,3 +100,29 @@ def test_without_pyav_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'av', None)
     with pytest.raises(ImportError, match=r"pip install 'mmliir\[video\]'"):
         write_video(tmp_path / 'clip.mp4', smooth_frames(1, 8, 8))
+
+
+_WRITE = """
+import sys
+import numpy as np
+from mmliir.visualization import write_video
+rng = np.random.default_rng(0)
+texture = rng.integers(0, 256, (31, 109, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+frames = (np.roll(texture, 3 * n, axis=1)[:240, :864] for n in range(8))
+write_video(sys.argv[1], frames, reproducible=sys.argv[2] == 'True')
+"""
+
+
+def write_with_memory(path, fill: str, reproducible: bool) -> bytes:
+    """Write a video in a process of its own whose fresh memory glibc fills with a value."""
+    env = {**os.environ, 'MALLOC_PERTURB_': fill}
+    command = [sys.executable, '-c', _WRITE, str(path), str(reproducible)]
+    subprocess.run(command, env=env, check=True, timeout=60)
+    return path.read_bytes()
+
+
+def test_equal_frames_give_equal_bytes_whatever_was_in_memory(tmp_path):
+    """libx264's look-ahead reads memory that nobody wrote; glibc fills it with what MALLOC_PERTURB_ says."""
+    pytest.importorskip('av')
+    first, second = (write_with_memory(tmp_path / f'{fill}.mp4', fill, True) for fill in ('1', '170'))
+    assert first == second
