@@ -46,6 +46,14 @@ class DataSet:
 
 
 _DAVIS_LICENCE = 'CC BY-NC 4.0 as the files that come with it say: attribution, nothing commercial'
+# Not train/JPEGImages: anybody's training frames lie in a folder of that name.
+_YOUTUBE_VOS_MARKERS = (
+    'valid/JPEGImages',
+    'valid_all_frames/JPEGImages',
+    'train_all_frames/JPEGImages',
+    'valid/meta.json',
+    'train/meta.json',
+)
 _YOUTUBE_VOS = dict(
     about='Objects in videos of the web; some enter late, some are of categories that no training video has.',
     homepage='https://youtube-vos.org',
@@ -64,7 +72,7 @@ _YOUTUBE_VOS = dict(
 )
 _YOUTUBE_VOS_SERVER = (
     'The truth of valid is with the evaluation server alone, and CodaLab, which ran it, has closed: look at the '
-    'homepage for its successor. The benchmark youtube_vos_holdout needs no server.'
+    'homepage for its successor. The benchmark youtube_vos_holdout, on train of 2018, needs no server.'
 )
 _TAPVID = dict(
     homepage='https://tapvid.github.io',
@@ -113,33 +121,33 @@ CATALOG: dict[str, DataSet] = {
                 'ImageSets/2017/val.txt                       one name a line',
             ),
             section='davis',
-            benchmarks={'davis2017': 30},
+            benchmarks={'davis2017': 30, 'davis2017_test_dev': 30},
         ),
         DataSet(
             'youtube_vos2018',
             'YouTube-VOS 2018',
             ('youtube_vos2018', 'YouTube-VOS-2018', 'ytvos2018', 'youtube_vos/2018', 'YouTube-VOS/2018', 'ytvos/2018'),
-            ('valid/JPEGImages', 'valid_all_frames/JPEGImages', 'train/JPEGImages', 'train_all_frames/JPEGImages'),
+            _YOUTUBE_VOS_MARKERS,
             sources=(
                 'https://youtube-vos.org/dataset/vos/ (registration), version 2018: valid.zip and valid_all_frames.zip '
                 'to evaluate, train_all_frames.zip (or train.zip, 6 fps) to train.',
                 _YOUTUBE_VOS_SERVER,
             ),
             counts='train: 3,471 videos (94,588 frames at 6 fps); valid: 474 videos, 894 objects',
-            benchmarks={'youtube_vos2018': 474},
+            benchmarks={'youtube_vos2018': 474, 'youtube_vos_holdout': None},
             **_YOUTUBE_VOS,
         ),
         DataSet(
             'youtube_vos2019',
             'YouTube-VOS 2019',
             ('youtube_vos2019', 'YouTube-VOS-2019', 'ytvos2019', 'youtube_vos/2019', 'YouTube-VOS/2019', 'ytvos/2019'),
-            ('valid/JPEGImages', 'valid_all_frames/JPEGImages', 'train/JPEGImages', 'train_all_frames/JPEGImages'),
+            _YOUTUBE_VOS_MARKERS,
             sources=(
                 'https://youtube-vos.org/dataset/vos/ (registration), version 2019: the same files as for 2018.',
                 _YOUTUBE_VOS_SERVER,
             ),
             counts='train: 3,471 videos; valid: 507 videos',
-            benchmarks={'youtube_vos2019': 507, 'youtube_vos_holdout': None},
+            benchmarks={'youtube_vos2019': 507},
             **_YOUTUBE_VOS,
         ),
         DataSet(
@@ -173,8 +181,8 @@ CATALOG: dict[str, DataSet] = {
             about='Clips of people in action, 320 x 240, 15 joints in every frame.',
             homepage='http://jhmdb.is.tue.mpg.de',
             sources=(
-                'http://jhmdb.is.tue.mpg.de has answered "not found" since 2025 (reported again and again); needed are '
-                'Rename_Images.tar.gz, joint_positions.zip and splits.zip of its page of challenges.',
+                'http://jhmdb.is.tue.mpg.de, the official page, answers "not found" (reported since 2025); needed of it are '
+                'Rename_Images.tar.gz, joint_positions.zip and splits.zip.',
                 'No official mirror is known. Copies that others offer are not checked by us: `mmliir data doctor` '
                 'says whether one is whole.',
             ),
@@ -234,7 +242,7 @@ CATALOG: dict[str, DataSet] = {
             licence='CC BY 4.0, videos and annotations',
             counts='50 videos of 250 frames, 256 x 256',
             layout=('tapvid_rgb_stacking.pkl    a list of frames, points, occluded',),
-            benchmarks={'tapvid_rgb_stacking': 50},
+            benchmarks={'tapvid_rgb_stacking': 50, 'tapvid_rgb_stacking_strided': 50},
             size='2.5 GB unpacked',
             **_TAPVID,
         ),
@@ -252,7 +260,7 @@ CATALOG: dict[str, DataSet] = {
             licence='annotations CC BY 4.0; each video under the licence of its uploader',
             counts='1,189 videos in papers, "1000" in the README',
             layout=('0000_of_0010.pkl ... 0009_of_0010.pkl    lists of JPEG frames, points, occluded',),
-            benchmarks={'tapvid_kinetics': 1189},
+            benchmarks={'tapvid_kinetics': 1189, 'tapvid_kinetics_strided': 1189},
             **_TAPVID,
         ),
         DataSet(
@@ -265,7 +273,7 @@ CATALOG: dict[str, DataSet] = {
             licence='CC BY 4.0, videos and annotations',
             counts='265 videos',
             layout=('robotap_split0.pkl, robotap_split1.pkl ...    dicts: video -> frames, points, occluded',),
-            benchmarks={'robotap': 265},
+            benchmarks={'robotap': 265, 'robotap_strided': 265},
             **_TAPVID,
         ),
     )
@@ -293,6 +301,30 @@ def find_data(name: str, data_root: str | Path) -> Path:
         f'{entry.title} not found in {data_root}: looked for {" or ".join(entry.markers)} in it and in its folders '
         f'{", ".join(entry.folders)}. `mmliir data list` says where to get it; see docs/datasets.md.'
     )
+
+
+def find_all(data_root: str | Path) -> dict[str, Path]:
+    """Every data set that is in a folder, or is the folder: name -> its folder, in the order of the catalog.
+
+    A folder that could be of several years is of the one that its name or its parent's has.
+
+    Raises:
+        FileNotFoundError: No such folder.
+    """
+    if not Path(data_root).is_dir():
+        raise FileNotFoundError(f'--data-root {data_root}: no such folder')
+    found = {}
+    for name in CATALOG:
+        try:
+            found[name] = find_data(name, data_root)
+        except OSError:
+            continue
+    if found.get('youtube_vos2018') == found.get('youtube_vos2019') is not None:
+        folder = found['youtube_vos2018'].resolve()
+        years = [year for year in ('2018', '2019') if year in folder.name or year in folder.parent.name]
+        for year in {'2018', '2019'} - set(years) if years else ():
+            del found[f'youtube_vos{year}']
+    return found
 
 
 def has_data(name: str, folder: str | Path) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mmliir.datasets.catalog import CATALOG, find_data
 from mmliir.datasets.doctor.findings import Diagnosis, Evaluable, Finding, Notebook, Progress, evaluable_rows
-from mmliir.datasets.doctor.masks import check_davis
+from mmliir.datasets.doctor.masks import check_davis, check_vip, check_youtube_vos
 from mmliir.datasets.doctor.points import check_badja, check_jhmdb, check_tapvid
 
 __all__ = ['Diagnosis', 'Evaluable', 'Finding', 'diagnose']
@@ -39,11 +39,17 @@ def diagnose(name: str, folder: str | Path, full: bool = False, progress: Progre
     except OSError as error:
         book.add('problem', f'the look ended early: {error}')
         rows = evaluable_rows({}, {}, CATALOG[name].benchmarks)
-    return Diagnosis(name, CATALOG[name].title, found, book.findings(), rows)
+    evaluable = tuple(row for row in rows if row.benchmark in CATALOG[name].benchmarks)
+    training = tuple(row for row in rows if row not in evaluable)
+    return Diagnosis(name, CATALOG[name].title, found, book.findings(), evaluable, training)
 
 
 def _davis(year: int) -> _Check:
     return lambda book, folder, full, progress: check_davis(book, folder, year, full, progress)
+
+
+def _youtube_vos(year: int) -> _Check:
+    return lambda book, folder, full, progress: check_youtube_vos(book, folder, year, full, progress)
 
 
 def _tapvid(name: str) -> _Check:
@@ -53,6 +59,9 @@ def _tapvid(name: str) -> _Check:
 _CHECKS: dict[str, _Check] = {
     'davis2016': _davis(2016),
     'davis2017': _davis(2017),
+    'youtube_vos2018': _youtube_vos(2018),
+    'youtube_vos2019': _youtube_vos(2019),
+    'vip': check_vip,
     'jhmdb': check_jhmdb,
     'badja': check_badja,
     **{name: _tapvid(name) for name in ('tapvid_davis', 'tapvid_rgb_stacking', 'tapvid_kinetics', 'robotap')},

@@ -38,16 +38,18 @@ class Evaluable:
     """What a benchmark can be evaluated on.
 
     Attributes:
-        benchmark: As `mmliir eval --on` knows it.
+        benchmark: As `mmliir eval --on` knows it; of training videos their folder.
         usable: Sequences that are whole.
         listed: Sequences that the data set's own list names, usable or not.
         published: Sequences that published scores are means over; None where there is no such number.
+        unit: What the sequences are called.
     """
 
     benchmark: str
     usable: tuple[str, ...]
     listed: int
     published: int | None
+    unit: str = 'sequences'
 
     @property
     def is_complete(self) -> bool:
@@ -56,9 +58,9 @@ class Evaluable:
     def __str__(self) -> str:
         count = len(self.usable)
         if self.published is None:
-            return f'{self.benchmark}: {count} of {self.listed} sequences'
-        rest = '' if self.listed == self.published else f'; the list has {self.listed}'
-        return f'{self.benchmark}: {count} of the {self.published} published sequences{rest}'
+            return f'{self.benchmark}: {count:,} of {self.listed:,} {self.unit}'
+        rest = '' if self.listed == self.published else f'; the list has {self.listed:,}'
+        return f'{self.benchmark}: {count:,} of the {self.published:,} published {self.unit}{rest}'
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Diagnosis:
         folder: Where it was looked at.
         findings: Problems first.
         evaluable: A row a benchmark.
+        training: A row a set of videos to train on.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Diagnosis:
     folder: Path
     findings: tuple[Finding, ...]
     evaluable: tuple[Evaluable, ...]
+    training: tuple[Evaluable, ...] = ()
 
     @property
     def problems(self) -> tuple[Finding, ...]:
@@ -85,10 +89,11 @@ class Diagnosis:
 
     @property
     def state(self) -> Literal['complete', 'usable', 'unusable']:
-        """'complete': no problem, every published sequence there. 'usable': something can be evaluated."""
-        if not any(row.usable for row in self.evaluable):
+        """'complete': no problem, every published sequence there. 'usable': something can be evaluated or learnt."""
+        rows = (*self.evaluable, *self.training)
+        if not any(row.usable for row in rows):
             return 'unusable'
-        whole = not self.problems and all(row.is_complete for row in self.evaluable)
+        whole = not self.problems and all(row.is_complete for row in rows)
         return 'complete' if whole else 'usable'
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,6 +110,9 @@ class Diagnosis:
                     'num_published': row.published,
                 }
                 for row in self.evaluable
+            },
+            'training': {
+                row.benchmark: {'num_usable': len(row.usable), 'num_published': row.published} for row in self.training
             },
             'findings': [
                 {
@@ -156,7 +164,7 @@ class Notebook:
 def evaluable_rows(
     usable: Mapping[str, Sequence[str]], listed: Mapping[str, int], published: Mapping[str, int | None]
 ) -> tuple[Evaluable, ...]:
-    """Return a row for each benchmark of `published`."""
+    """Return a row for each benchmark of `published`; what `usable` and `listed` do not name has none."""
     return tuple(
         Evaluable(name, tuple(usable.get(name, ())), listed.get(name, 0), number) for name, number in published.items()
     )

@@ -225,27 +225,33 @@ def missing_numbers(paths: Sequence[Path]) -> list[str]:
     return [str(number).zfill(len(stems[0])) for number in sorted(absent)]
 
 
-def check_sequence(
-    book: Notebook, name: str, frames: Path, masks: Path, read: ReadMask, full: bool, gaps: Level = 'problem'
+def check_masks(
+    book: Notebook,
+    name: str,
+    frames: Sequence[Path],
+    state: SequenceState,
+    masks: Path,
+    read: ReadMask,
+    full: bool,
+    davis_rules: bool = True,
 ) -> SequenceState:
-    """Look at one sequence of frames and masks that are paired by the stems of their names.
+    """Look at the masks of one sequence; they are paired with the frames by the stems of their names.
 
     Args:
         book: Takes the findings.
         name: Of the sequence.
-        frames: Its folder of frames.
-        masks: Its folder of masks, PNG.
+        frames: Its frames.
+        state: What `check_frames` said of them.
+        masks: Folder of the masks, PNG.
         read: Reads a mask.
-        full: Decode all images, and not the first and the last alone.
-        gaps: What a gap in the numbers of the frames is.
+        full: Decode all masks, and not the first and the last alone.
+        davis_rules: Every frame should have a mask, and what the first one does not show is worth a note.
     """
-    frame_paths = list_folder(book, frames)
-    state = check_frames(book, name, frame_paths, full, gaps)
     mask_paths = [path for path in list_folder(book, masks, ('.txt',)) if path.suffix.lower() == '.png']
     if not mask_paths:
         book.add('problem', 'sequences without a mask (*.png)', name)
         return SequenceState(False, state.num_frames, state.size)
-    paired = _check_pairs(book, name, frame_paths, mask_paths)
+    paired = _check_pairs(book, name, frames, mask_paths, davis_rules)
     headers, decoded = check_images(book, mask_paths, read, full)
     misfits = [path for path, header in headers.items() if state.size and header.size != state.size]
     if misfits:
@@ -256,18 +262,18 @@ def check_sequence(
     if two_channels:
         text = 'masks with a second channel, as bear/00077.png of DAVIS 2016 has; they are read like the others'
         book.add('note', text, two_channels)
-    ids_fit = _check_ids(book, name, mask_paths, decoded)
+    ids_fit = _check_ids(book, name, mask_paths, decoded, davis_rules)
     whole = state.usable and paired and ids_fit and len(headers) == len(mask_paths) and not misfits
     notes = frozenset(note for label_map in decoded.values() for note in label_map.notes)
     return SequenceState(whole, state.num_frames, state.size, notes)
 
 
-def _check_pairs(book: Notebook, name: str, frames: Sequence[Path], masks: Sequence[Path]) -> bool:
+def _check_pairs(book: Notebook, name: str, frames: Sequence[Path], masks: Sequence[Path], davis_rules: bool) -> bool:
     frame_stems, mask_stems = {path.stem for path in frames}, {path.stem for path in masks}
     stray = [path for path in masks if path.stem not in frame_stems]
     if stray:
         book.add('problem', 'masks without a frame of their name', stray)
-    bare = [path for path in frames if path.stem not in mask_stems]
+    bare = [path for path in frames if davis_rules and path.stem not in mask_stems]
     if bare and 2 * len(masks) < len(frames):
         text = 'sequences with masks on some frames only, by design as it seems; those count'
         book.add('note', text, f'{name} ({len(masks)} of {len(frames)})')
@@ -277,7 +283,9 @@ def _check_pairs(book: Notebook, name: str, frames: Sequence[Path], masks: Seque
     return not stray
 
 
-def _check_ids(book: Notebook, name: str, masks: Sequence[Path], decoded: dict[Path, LabelMap]) -> bool:
+def _check_ids(
+    book: Notebook, name: str, masks: Sequence[Path], decoded: dict[Path, LabelMap], davis_rules: bool
+) -> bool:
     """Look at the ids of the masks that were decoded; the first of a sequence says what is followed."""
     painted = [path for path, read in decoded.items() if any('this image alone' in note for note in read.notes)]
     if painted:
@@ -290,10 +298,10 @@ def _check_ids(book: Notebook, name: str, masks: Sequence[Path], decoded: dict[P
     first = decoded[masks[0]].objects
     if not first:
         book.add('problem', 'sequences whose first mask shows no object: there is nothing to follow', name)
-    if first and first != tuple(range(1, len(first) + 1)):
+    if davis_rules and first and first != tuple(range(1, len(first) + 1)):
         book.add('note', 'sequences whose ids have gaps; they are kept', f'{name} ({", ".join(map(str, first))})')
     late = sorted({i for label_map in decoded.values() for i in label_map.objects} - set(first))
-    if late and first and not painted:
+    if davis_rules and late and first and not painted:
         text = 'sequences with objects that the first mask does not show; the rules of DAVIS never give them'
         book.add('note', text, f'{name} ({", ".join(map(str, late))})')
     return bool(first) and not painted

@@ -46,7 +46,7 @@ def check_tapvid(book: Notebook, folder: Path, name: str, full: bool, progress: 
         )
         book.add('note', text)
     if usable:
-        book.add('ok', f'{len(usable)} whole videos, {frames:,} frames, in {len(dataset.paths)} files')
+        book.add('ok', f'{len(usable)} whole videos, {frames:,} frames, in {_counted(len(dataset.paths), "file")}')
     return evaluable_rows(dict.fromkeys(published, usable), dict.fromkeys(published, count), published)
 
 
@@ -136,7 +136,7 @@ def check_badja(book: Notebook, folder: Path, full: bool, progress: Progress) ->
         book.add('note', text, extra)
     absent = [name for name in PUBLISHED_ANIMALS if name not in usual]
     if absent:
-        book.add('problem', 'animals of the published scores without a file of joints', absent)
+        book.add('note', 'animals of the published scores without a file of joints', absent)
     usable, where = [], Counter()
     for number, name in enumerate(usual):
         found = None if broken else _check_animal(book, folder, name, full)
@@ -145,7 +145,7 @@ def check_badja(book: Notebook, folder: Path, full: bool, progress: Progress) ->
             where[found] += 1
         progress(number + 1, len(usual))
     for found, count in where.items():
-        book.add('ok', f'frames of {count} animal{"" if count == 1 else "s"} found in {found}')
+        book.add('ok', f'frames of {_counted(count, "animal")} found in {found}')
     return evaluable_rows({'badja': usable}, {'badja': len(usual)}, published)
 
 
@@ -179,6 +179,10 @@ def _check_animal(book: Notebook, folder: Path, name: str, full: bool) -> str | 
         book.add('problem', str(error))
         return None
     return Path(os.path.relpath(frames[0].parents[1], folder)).as_posix()
+
+
+def _counted(count: int, what: str) -> str:
+    return f'{count} {what}{"" if count == 1 else "s"}'
 
 
 def _after(text: str, mark: str) -> str:
