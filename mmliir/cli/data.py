@@ -129,6 +129,8 @@ def _run_list(args: argparse.Namespace) -> int:
 def _print_table(console: Console, data_root: Path | None) -> None:
     from mmliir.datasets.catalog import CATALOG
 
+    if data_root is not None:
+        console.print(f'below {escape(str(data_root))}:', highlight=False, soft_wrap=True)
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column('data set', no_wrap=True)
     table.add_column('benchmarks', overflow='fold')
@@ -147,7 +149,7 @@ def _shown_place(name: str, data_root: Path) -> str:
     from mmliir.datasets.catalog import find_all
 
     folder = find_all(data_root).get(name)
-    return '[dim]-[/]' if folder is None else f'[green]{escape(str(folder))}[/]'
+    return '[dim]-[/]' if folder is None else f'[green]{escape(folder.relative_to(data_root).as_posix())}[/]'
 
 
 def _print_details(console: Console, name: str, data_root: Path | None) -> None:
@@ -169,7 +171,8 @@ def _print_details(console: Console, name: str, data_root: Path | None) -> None:
     table.add_row('folder', escape(' or '.join(entry.folders)))
     table.add_row('details', f'docs/datasets.md#{entry.section}')
     if data_root is not None:
-        table.add_row('found in', _shown_place(name, data_root))
+        place = _shown_place(name, data_root)
+        table.add_row('found in', f'{place}, below {escape(str(data_root))}')
     console.print(table, highlight=False)
     console.print('\n[bold]layout[/]')
     for line in entry.layout:

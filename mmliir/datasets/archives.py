@@ -32,6 +32,7 @@ _RATIO_FROM = 64 * 10**6
 _MOST_MEMBERS = 5_000_000
 _LONGEST_NAME = 255
 _CHUNK = 1 << 20
+_MOST_PADDING = 1 << 26
 _ENCRYPTED = 0x1
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError, OSError, NotImplementedError)
 
@@ -148,7 +149,7 @@ def _headers(path: Path) -> Iterator[tuple[str, int, str]]:
         with tarfile.open(path) as archive:
             for info in archive:
                 yield info.name, info.size, _tar_kind(info)
-            _check_tar_end(path, archive)
+            _check_tar_end(archive)
     else:
         raise ValueError(
             f'{path} is no archive that can be read (known are {", ".join(ARCHIVE_SUFFIXES)}), or is cut off. A web '
@@ -182,12 +183,18 @@ def _tar_kind(info: tarfile.TarInfo) -> str:
     return 'file' if info.isreg() else 'a device'
 
 
-def _check_tar_end(path: Path, archive: tarfile.TarFile) -> None:
-    """A tar file ends with blocks of zeros; one that was cut between two files has none, and looks whole otherwise."""
-    archive.fileobj.seek(archive.offset - tarfile.BLOCKSIZE if archive.offset else 0)
-    tail = archive.fileobj.read(3 * tarfile.BLOCKSIZE)
-    if tarfile.NUL * tarfile.BLOCKSIZE not in tail:
+def _check_tar_end(archive: tarfile.TarFile) -> None:
+    """A tar file ends with blocks of zeros; one that was cut between two files has none, and looks whole otherwise.
+
+    The reader has stopped behind the first of them. What follows is padding; reading it makes gzip and its like compare
+    their check sums.
+    """
+    stream = archive.fileobj
+    if stream.tell() <= archive.offset:
         raise tarfile.ReadError('no end mark')
+    for _ in range(_MOST_PADDING // _CHUNK):
+        if not stream.read(_CHUNK):
+            break
 
 
 def _checked_name(name: str, path: Path) -> str:

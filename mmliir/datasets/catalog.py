@@ -181,7 +181,7 @@ CATALOG: dict[str, DataSet] = {
             about='Clips of people in action, 320 x 240, 15 joints in every frame.',
             homepage='http://jhmdb.is.tue.mpg.de',
             sources=(
-                'http://jhmdb.is.tue.mpg.de, the official page, answers "not found" (reported since 2025); needed of it are '
+                'http://jhmdb.is.tue.mpg.de, the official page, answers "not found" (reported since 2025). It had '
                 'Rename_Images.tar.gz, joint_positions.zip and splits.zip.',
                 'No official mirror is known. Copies that others offer are not checked by us: `mmliir data doctor` '
                 'says whether one is whole.',

@@ -207,7 +207,8 @@ def check_frames(book: Notebook, name: str, paths: Sequence[Path], full: bool, g
     if len(sizes) > 1:
         shown = ' and '.join(f'{w}x{h}' for h, w in sorted(sizes))
         book.add('problem', 'sequences whose frames differ in size', f'{name} ({shown})')
-    whole = len(headers) == len(paths) and len(sizes) == 1 and not (missing and gaps == 'problem')
+    has_twins = len({path.stem for path in paths}) < len(paths)
+    whole = len(headers) == len(paths) and len(sizes) == 1 and not has_twins and not (missing and gaps == 'problem')
     return SequenceState(whole, len(paths), sizes.most_common(1)[0][0] if sizes else None)
 
 
