@@ -77,8 +77,10 @@ FOREIGN = {
     'mmliir.evaluation.functional': {'torch', 'torchvision', 'mmengine', 'mmcv'},
 }
 OUTSIDE_THE_PACKAGE = {'configs', 'tools', 'tests', 'demo', 'projects'}
-OPTIONAL = {'av', 'davis2017', 'safetensors', 'matplotlib', 'torchvision', 'timm', 'transformers'}
-ONLY_INSIDE_FUNCTIONS = {'torchvision', 'davis2017'}
+OPTIONAL = {
+    'av', 'davis2017', 'huggingface_hub', 'isal', 'matplotlib', 'safetensors', 'timm', 'torchvision', 'transformers',
+}  # fmt: skip
+ONLY_INSIDE_FUNCTIONS = {'torchvision', 'davis2017', 'timm', 'transformers', 'huggingface_hub'}
 # module -> distributions that this module alone may import inside a function
 OPTIONAL_BY_MODULE = {
     'mmliir.utils.compat': {'mmengine'},

@@ -14,10 +14,12 @@ import sys
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
+from rich.console import Console
 
 from mmliir.apis.evaluate import UNTRAINED, default_jobs, evaluate
-from mmliir.cli import print_result, progress_bar
+from mmliir.cli.common import progress_bar
 from mmliir.evaluation.sharding import current_shard
+from mmliir.evaluation.tables import result_table
 from mmliir.propagation import PRESETS
 from mmliir.utils.console import run_command
 from mmliir.utils.env import peak_memory_gib
@@ -84,7 +86,9 @@ def main() -> int:
         if result.result is None:
             print(f'{args.task}: the truth is not public; make a submission with `mmliir submit`')
         else:
-            print_result(result.result)
+            Console(width=None if sys.stdout.isatty() else 120).print(result_table(result.result))
+            for note in result.result.notes:
+                print(f'note: {note}', file=sys.stderr)
         print(f'predictions and scores.json: {result.out_dir}')
         print(f'peak memory of this process: {peak_memory_gib():.2f} GiB')
 

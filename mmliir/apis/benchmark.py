@@ -1,16 +1,23 @@
 """Score a feature on several benchmarks under several protocols: what `mmliir eval` does."""
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.table import Table
+
 from mmliir.apis.evaluate import Evaluation, ModelIdentity, protocol_for, run_task
 from mmliir.evaluation.benchmarks import open_benchmark
+from mmliir.evaluation.evaluation_report import EvaluatedRun, write_evaluation_report
 from mmliir.evaluation.sharding import ALONE, Shard
+from mmliir.evaluation.summary import make_summary, write_summary
+from mmliir.evaluation.tables import result_table, summary_table
 from mmliir.evaluation.tasks import Task
 from mmliir.models.methods import BaseCorrespondence
 from mmliir.propagation import Protocol, get_protocol
+from mmliir.utils.env import environment
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,64 @@ def run_benchmarks(
         )
         runs.append(BenchmarkRun(planned.benchmark, planned.protocol, planned.task, evaluation))
     return runs
+
+
+@dataclass(frozen=True)
+class WrittenResults:
+    """What `write_results` wrote and what is left to print.
+
+    Attributes:
+        tables: For the terminal: one of each run, and with several, one of all.
+        notes: What a reader must know.
+        paths: The report, or the folder where there is none.
+    """
+
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
+    paths: tuple[Path, ...]
+
+
+def write_results(
+    runs: Sequence[BenchmarkRun], out_dir: str | Path, command: Sequence[str], report: bool = True
+) -> WrittenResults:
+    """Write `summary.json` and `per_sequence.csv` of every run, and `report.html` of all.
+
+    Args:
+        runs: From `run_benchmarks`.
+        out_dir: Gets `report.html`.
+        command: What makes it all again, one string an argument.
+        report: Whether to write the report.
+    """
+    out_dir = Path(out_dir)
+    versions = {name: value for name, value in environment().items() if name != 'device'}
+    scored = [run for run in runs if run.evaluation.result is not None]
+    tables, notes = [], []
+    for run in scored:
+        summary = make_summary(run.evaluation.result, run.evaluation.card, versions, tuple(command))
+        write_summary(run.evaluation.out_dir, summary)
+        tables.append(result_table(run.evaluation.result, summary.intervals))
+        tables[-1].title.append(f', protocol {run.protocol.name}')
+        notes += [f'{run.benchmark}, {run.protocol.name}: {note}' for note in run.evaluation.result.notes]
+    for run in runs:
+        where = f'{run.benchmark}, {run.protocol.name}'
+        notes += [f'{where}: NOT SCORED: {name}: {reason}' for name, reason in run.evaluation.missing]
+        if run.evaluation.result is None:
+            notes.append(f'{where}: predicted, not scored: the truth is not public. `mmliir submit` makes the archive')
+    if len(scored) > 1:
+        rows = [(run.evaluation.card.model, run.protocol.name, run.evaluation.result) for run in scored]
+        tables.append(summary_table(rows))
+    if not report or not scored:
+        return WrittenResults(tuple(tables), tuple(notes), (out_dir,))
+    written = write_evaluation_report(
+        out_dir / 'report.html',
+        [
+            EvaluatedRun(run.evaluation.result, run.evaluation.card, run.task.dataset, run.evaluation.out_dir)
+            for run in scored
+        ],
+        commands=[shlex.join(command)],
+        environment=versions,
+    )
+    return WrittenResults(tuple(tables), tuple(notes), (written.path,))
 
 
 def folder_name(spec: str, weights: str | Path | None = None) -> str:

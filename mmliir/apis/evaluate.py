@@ -73,7 +73,8 @@ def build_method(
 
     Args:
         cfg: A resolved config.
-        checkpoint: A checkpoint file; 'untrained' keeps the initial weights; None for features without weights.
+        checkpoint: A checkpoint file; 'untrained' keeps the initial weights; None for features without weights,
+            or with weights of their own (`FrozenFeature.pretrained`).
         seed: Of the initial weights.
         device: Where to; the GPU when there is one.
 
@@ -85,12 +86,12 @@ def build_method(
     torch.manual_seed(seed)
     model = MODELS.build(cfg.model)
     has_weights = any(True for _ in model.parameters())
-    if checkpoint is None and has_weights:
+    if checkpoint is None and has_weights and not getattr(model, 'pretrained', False):
         raise ValueError(
             f'{type(model).__name__} has weights: give a checkpoint, or {UNTRAINED!r} to use its random initial weights'
         )
     if checkpoint is not None and str(checkpoint) != UNTRAINED:
-        load_weights(model, read_checkpoint(checkpoint), checkpoint)
+        load_weights(model, read_checkpoint(checkpoint, entries=('state_dict', 'model')), checkpoint)
     return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
 
 

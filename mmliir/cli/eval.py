@@ -1,7 +1,6 @@
 """`mmliir eval`: any feature on any benchmark under any protocol."""
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
@@ -94,7 +93,7 @@ def _run_eval(args: argparse.Namespace) -> int:
     with progress_bar('scoring') as progress:
         runs = run_benchmarks(
             plan,
-            feature.model,
+            feature.method,
             feature.identity,
             out_dir,
             amp=args.amp,
@@ -106,7 +105,7 @@ def _run_eval(args: argparse.Namespace) -> int:
         )
     missing = sum(len(run.evaluation.missing) for run in runs)
     if shard.is_main:
-        written = write_results(runs, feature.identity, out_dir, command=_command(args), report=not args.no_report)
+        written = write_results(runs, out_dir, _command(args), not args.no_report)
         console = Console(width=None if sys.stdout.isatty() else 120)
         for table in written.tables:
             console.print(table)
@@ -118,7 +117,7 @@ def _run_eval(args: argparse.Namespace) -> int:
     return EXIT_INCOMPLETE if missing else 0
 
 
-def _command(args: argparse.Namespace) -> str:
+def _command(args: argparse.Namespace) -> list[str]:
     """The command again, without what changes no number and without this machine's paths."""
     parts = ['mmliir', 'eval', '--model', args.model]
     for name in ('weights', 'layer', 'stride', 'short_side'):
@@ -131,4 +130,4 @@ def _command(args: argparse.Namespace) -> str:
             parts += [f'--{name}', ','.join(value)]
     parts += ['--amp'] if args.amp else []
     parts += ['--seed', str(args.seed)] if args.seed else []
-    return shlex.join([*parts, '--data-root', 'DATA'])
+    return [*parts, '--data-root', 'DATA']

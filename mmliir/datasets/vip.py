@@ -130,7 +130,7 @@ class VipDataset(Sequence):
         first = annotations[0]
         read: Callable[[], np.ndarray] = functools.partial(_given, first, self.annotation, frames)
         classes = read_instance_classes(first) if self.annotation == 'instance' else None
-        return VideoSample(name, frames, frames.frame_names, {numbers[first.stem]: read}, classes)
+        return VideoSample(name, frames, frames.frame_names, {numbers[first.stem]: read}, classes=classes)
 
     def annotation_paths(self, name: str) -> list[Path]:
         """Return the PNG files of a sequence in order of frames, for `read_categories` or `read_instances`."""

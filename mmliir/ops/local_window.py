@@ -17,13 +17,16 @@ Border = Literal['mask', 'zero_logit', 'replicate']
 TILE = 8
 
 
-def window_offsets(radius: int, shape: Literal['square', 'circle'] = 'square', device=None) -> Tensor:
+Shape = Literal['square', 'circle', 'disc']
+
+
+def window_offsets(radius: int, shape: Shape = 'square', device=None) -> Tensor:
     """Offsets of the cells of a window, in the order in which every window of this package is flattened.
 
     Args:
         radius: Window radius in cells; the side of the square is `2 * radius + 1`.
-        shape: 'square', or 'circle' for the cells with dx^2 + dy^2 < radius^2 (CRW, VFS: distance below the radius;
-            the centre always belongs).
+        shape: 'square'; 'circle' for the cells with dx^2 + dy^2 < radius^2 (CRW, VFS: distance below the radius;
+            the centre always belongs); 'disc' for those with dx^2 + dy^2 <= radius^2 (DINOv3: up to the radius).
         device: Where the result lies.
 
     Returns:
@@ -38,7 +41,9 @@ def window_offsets(radius: int, shape: Literal['square', 'circle'] = 'square', d
     if shape == 'circle':
         squared = offsets.square().sum(dim=1)
         return offsets[(squared < radius * radius) | (squared == 0)]
-    raise ValueError(f"shape must be 'square' or 'circle', got {shape!r}")
+    if shape == 'disc':
+        return offsets[offsets.square().sum(dim=1) <= radius * radius]
+    raise ValueError(f"shape must be 'square', 'circle' or 'disc', got {shape!r}")
 
 
 def window_validity(height: int, width: int, radius: int, device=None) -> Tensor:

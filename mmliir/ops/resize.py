@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Alignment = Literal['mast', 'exact']
+Alignment = Literal['mast', 'exact', 'nearest', 'corners']
 
 
 def resize_label_map(label_map: Tensor, size: tuple[int, int]) -> Tensor:
@@ -33,15 +33,16 @@ def resize_label_map(label_map: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def upsample_field(field: Tensor, size: tuple[int, int], stride: int, alignment: Alignment) -> Tensor:
-    """Upsample a field on cells to pixels, bilinearly.
+    """Upsample a field on cells to pixels, bilinearly except for 'nearest'.
 
     Args:
         field: (K, h, w) float.
         size: (H, W) pixels of the (padded) frame that the cells cover.
-        stride: Pixels per cell.
+        stride: Pixels per cell; only 'exact' asks for it, the others spread the cells over `size`.
         alignment: 'mast' is bilinear with align_corners=False, which puts cell i on pixel `stride*i + (stride-1)/2`
             (a shift of 1.5 pixels at stride 4 against labels taken as `[::stride]`; kept for fidelity, liir.md
-            section 1.1). 'exact' puts cell i on pixel `stride*i`.
+            section 1.1). 'exact' puts cell i on pixel `stride*i`. 'nearest' gives pixel p the cell `floor(p * h / H)`
+            (DINOv3). 'corners' is bilinear with align_corners=True, the outermost cells on the outermost pixels (HVC).
 
     Returns:
         (K, H, W) float.
@@ -52,7 +53,11 @@ def upsample_field(field: Tensor, size: tuple[int, int], stride: int, alignment:
         along_y = _linear_matrix(size[0], field.shape[1], stride, field)
         along_x = _linear_matrix(size[1], field.shape[2], stride, field)
         return torch.einsum('Yy,kyx,Xx->kYX', along_y, field, along_x)
-    raise ValueError(f"alignment must be 'mast' or 'exact', got {alignment!r}")
+    if alignment == 'nearest':
+        return F.interpolate(field[None], size=size, mode='nearest')[0]
+    if alignment == 'corners':
+        return F.interpolate(field[None], size=size, mode='bilinear', align_corners=True)[0]
+    raise ValueError(f"alignment must be 'mast', 'exact', 'nearest' or 'corners', got {alignment!r}")
 
 
 def _nearest_index(size_in: int, size_out: int, device) -> Tensor:

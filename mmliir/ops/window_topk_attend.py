@@ -29,7 +29,7 @@ from torch import Tensor
 
 from mmliir.ops.coords import coordinate_grid
 from mmliir.ops.gaussian_mixture import VARIANCE_FLOOR, check_mixture_settings, fit_mixture_rows
-from mmliir.ops.local_window import window_offsets
+from mmliir.ops.local_window import Shape, window_offsets
 
 TILE_SIDE = 8
 # Logits in a block. On a CPU a block should stay in the second-level cache: 480p at stride 4 with 5
@@ -76,9 +76,10 @@ def window_topk_attend(
     values: Tensor,
     radius: Sequence[int | None],
     *,
-    shape: Literal['square', 'circle'] = 'square',
+    shape: Shape = 'square',
     temperature: float = 1.0,
     topk: int | None = None,
+    topk_ties: Literal['keep', 'share'] = 'keep',
     topk_scope: Literal['joint', 'per_reference'] = 'joint',
     normalise: Literal['softmax', 'softmax_then_topk'] = 'softmax',
     border: Literal['mask', 'zero_logit'] = 'mask',
@@ -95,11 +96,14 @@ def window_topk_attend(
         keys: (R, C, h, w) features of the reference frames, same dtype and device.
         values: (R, K, h, w) values of the reference cells, for example one-hot labels.
         radius: R window radii in cells, one a reference; None compares with the whole reference frame.
-        shape: 'square', or 'circle' for the cells nearer than the radius (see `window_offsets`).
+        shape: 'square', 'circle' for the cells nearer than the radius, 'disc' for those up to it (see
+            `window_offsets`).
         temperature: Divides the dot products.
-        topk: Keep the k most similar keys of a cell; None keeps all. Keys that tie with the k-th are all
-            kept, so the result does not depend on the order of the keys. A k above the number of keys keeps
-            all.
+        topk: Keep the k most similar keys of a cell; None keeps all. A k above the number of keys keeps all.
+        topk_ties: Keys that tie with the k-th. 'keep' keeps them all (DINO, UVC). 'share' lets them share the places
+            that the better ones leave, equal parts each. Where a frame is a reference several times, this is what a
+            selection of exactly k gives (CRW, VFS: `torch.topk`), as its copies carry the same labels. Neither depends
+            on the order of the keys.
         topk_scope: 'joint' selects and normalises over all references together. 'per_reference' does it in
             each reference alone and takes the mean of the R read-outs (UVC).
         normalise: 'softmax' over the kept keys. 'softmax_then_topk': over all keys in scope; the weights of
@@ -108,7 +112,7 @@ def window_topk_attend(
             and value 0, so that they take part of the mass (MAST and LIIR, liir.md section 2.1).
         prior: Replace windows of the affinity by a fitted mixture, per reference and cell (liir.md section
             2.7); the sums are not normalised again. None: off. Needs a window on every reference. Under
-            'mask' and under 'circle' a mixture is fitted and normalised over the cells that take part only.
+            'mask' and in a round window a mixture is fitted and normalised over the cells that take part only.
         offsets: R times None, or the (2, h, w) displacement (dx, dy) in cells of each query cell's window in that
             reference (see `coarse_search`): its keys and values are sampled bilinearly at i + offset(i) + v for
             every v of the window. Outside the frame 'zero_logit' samples zeros; 'mask' leaves out the places more
@@ -139,13 +143,17 @@ def window_topk_attend(
     displaced = _check_offsets(offsets, value_offsets, radius, query, border)
     if topk_scope not in ('joint', 'per_reference'):
         raise ValueError(f"topk_scope must be 'joint' or 'per_reference', got {topk_scope!r}")
+    if topk_ties not in ('keep', 'share'):
+        raise ValueError(f"topk_ties must be 'keep' or 'share', got {topk_ties!r}")
     if normalise not in ('softmax', 'softmax_then_topk'):
         raise ValueError(f"normalise must be 'softmax' or 'softmax_then_topk', got {normalise!r}")
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
     query, keys, values = query.to(dtype), keys.to(dtype), values.to(dtype)
     if topk is None:
         query, temperature, normalise = query / temperature, 1.0, 'softmax'
-    attend = _Attend(shape, temperature, topk, normalise, border, prior, align_corners_mismatch, max_elements)
+    attend = _Attend(
+        shape, temperature, topk, topk_ties, normalise, border, prior, align_corners_mismatch, max_elements
+    )
     with torch.autocast(query.device.type, enabled=False):
         if topk_scope == 'joint':
             return attend(query, keys, values, radius, displaced)
@@ -163,6 +171,7 @@ class _Attend:
     shape: str
     temperature: float  # 1: the query is divided already; with top-k it is not, as rounding would break ties
     topk: int | None
+    topk_ties: str
     normalise: str
     border: str
     prior: MixturePrior | None
@@ -242,8 +251,7 @@ class _Attend:
             sparse = self._read_sparse(logits_nMN, groups, where, total, inside_nM1)
             if not isinstance(sparse, _Ties):
                 return sparse
-            for x in logits_nMN:
-                x.masked_fill_(x < sparse.smallest_kept, -torch.inf).div_(self.temperature)
+            self._select(logits_nMN, sparse.smallest_kept)
         if total is None and len(logits_nMN) == 1:
             weights_nMN = [torch.softmax(logits_nMN[0], dim=-1)]
         elif total is None and isinstance(groups[-1], _Displaced):
@@ -260,20 +268,38 @@ class _Attend:
         parts = [group.read(weights, *where) for group, weights in zip(groups, weights_nMN, strict=True)]
         return parts[0] if len(parts) == 1 else torch.stack(parts).sum(dim=0)
 
+    def _select(self, logits_nMN: list[Tensor], smallest_kept: Tensor) -> None:
+        """Take out, in place, the keys below the k-th place, divide the others by the temperature, and under 'share'
+        let those at that place have their part of what the better ones leave."""
+        if self.topk_ties == 'keep':
+            for x in logits_nMN:
+                x.masked_fill_(x < smallest_kept, -torch.inf).div_(self.temperature)
+            return
+        better = sum((x > smallest_kept).sum(dim=-1, keepdim=True) for x in logits_nMN)
+        tied = [x == smallest_kept for x in logits_nMN]
+        places = (self.topk - better).to(smallest_kept)
+        share = (places / sum(own.sum(dim=-1, keepdim=True) for own in tied).clamp_min(1)).clamp_max(1).log()
+        for x, own in zip(logits_nMN, tied, strict=True):
+            x.masked_fill_(x < smallest_kept, -torch.inf).div_(self.temperature).add_(own * share)
+
     def _read_sparse(self, logits_nMN, groups, where, total, inside_nM1):
-        """Gather the k kept values of each cell; where keys tie at the k-th place, say so instead."""
-        found = [x.topk(min(self.topk + 1, x.shape[-1]), dim=-1) for x in logits_nMN]
+        """Gather the k kept values of each cell; where keys tie at the k-th place, say so instead.
+
+        A pair that shares it, as a frame that is a reference twice makes, is among the k + 2 best and needs no more.
+        """
+        taken = self.topk + (2 if self.topk_ties == 'share' else 1)
+        found = [x.topk(min(taken, x.shape[-1]), dim=-1) for x in logits_nMN]
         best = torch.cat([x.values for x in found], dim=-1)
         smallest_kept = best.new_full((*best.shape[:-1], 1), -torch.inf)
         ties = False
         if best.shape[-1] > self.topk:
-            ranked = best.topk(self.topk + 1, dim=-1).values
-            smallest_kept, next_one = ranked[..., self.topk - 1, None], ranked[..., self.topk, None]
+            ranked = best.topk(min(taken, best.shape[-1]), dim=-1).values
+            smallest_kept, next_one = ranked[..., self.topk - 1, None], ranked[..., -1, None]
             # Cells that only fill up a tile have the same logit everywhere; nobody reads them.
             ties = bool(((smallest_kept == next_one) & smallest_kept.isfinite() & inside_nM1).any())
         if ties or self.prior is not None:
             return _Ties(smallest_kept)
-        best = best.masked_fill_(best < smallest_kept, -torch.inf).div_(self.temperature)
+        self._select([best], smallest_kept)
         weights = torch.softmax(best, dim=-1) if total is None else best.sub_(total).exp_()
         parts = []
         for group, picked in zip(groups, found, strict=True):
@@ -410,7 +436,7 @@ class _Windowed:
         self._windows(bias, references=1).masked_fill_(takes_part, 0.0)
         self._bias = bias[:, None, :].expand(-1, self._references, -1).reshape(bias.shape[0], -1)
         self._valid = None  # which cells of each window take part in a mixture; None: all
-        if border == 'mask' or shape == 'circle':
+        if border == 'mask' or shape != 'square':
             counted = (
                 inside[0, 0] > 0 if border == 'mask' else torch.ones_like(inside[0, 0], dtype=torch.bool)
             )

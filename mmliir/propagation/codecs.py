@@ -71,8 +71,8 @@ class MaskCodec:
     """Label maps of ids: the codec of `PropagationSession`.
 
     Args:
-        settings: The protocol; read are `carry`, `encoding`, `upsample`, `output_resize`, `min_max`, `fg_gain` and
-            `keep_late_frames`.
+        settings: The protocol; read are `carry`, `encoding`, `upsample`, `output_resize`, `min_max`, `grid`,
+            `fg_gain` and `keep_late_frames`.
         stride: Pixels of the encoder's input per cell.
         size: (H, W) of the frame at the encoder's input, without padding.
         output_size: (H, W) of the label maps that come in and go out.
@@ -165,6 +165,7 @@ class MaskCodec:
             'upsample': settings.upsample,
             'output_resize': settings.output_resize,
             'min_max': settings.min_max,
+            'grid': settings.grid,
         }
 
     def _read(self, label_map: LabelMap, device: torch.device, is_first: bool = False) -> Tensor:
@@ -200,15 +201,20 @@ class MaskCodec:
         if settings.carry == 'soft' or settings.encoding == 'bilinear':
             return self._encode_soft(label_map)
         channels = to_channels(self._at_input(label_map), self.ids)
-        cells = encode_cells(channels, settings.encoding, self.stride, self.cells)
+        cells = encode_cells(channels, settings.encoding, self.stride, self.cells, settings.grid)
         return cells.to(torch.uint8 if len(self.ids) < 256 else torch.int32).clone()
 
     def _encode_soft(self, label_map: Tensor) -> Tensor:
-        at_input = self._at_input(label_map)
-        return encode_label_map(at_input, self.ids, self.settings.encoding, self.stride, self.cells)
+        settings = self.settings
+        return encode_label_map(
+            self._at_input(label_map), self.ids, settings.encoding, self.stride, self.cells, grid=settings.grid
+        )
 
     def _at_input(self, label_map: Tensor) -> Tensor:
-        return label_map if tuple(label_map.shape) == self.size else resize_label_map(label_map, self.size)
+        at_once = self.settings.grid != 'blocks' and self.settings.encoding != 'subsample'
+        if at_once or tuple(label_map.shape) == self.size:
+            return label_map
+        return resize_label_map(label_map, self.size)
 
     def _convert(self, output: Tensor) -> LabelMap:
         output = output.to(self._dtype)
@@ -464,25 +470,30 @@ def to_ids(channels: Tensor, ids: Sequence[int], dtype: torch.dtype = torch.uint
 
 
 def encode_cells(
-    channels: Tensor, encoding: Literal['subsample', 'nearest'], stride: int, size: tuple
+    channels: Tensor,
+    encoding: Literal['subsample', 'nearest'],
+    stride: int,
+    size: tuple,
+    grid: Literal['blocks', 'frame', 'corners'] = 'blocks',
 ) -> Tensor:
     """Channel numbers at pixels to channel numbers at cells.
 
     Args:
-        channels: (H, W) long.
+        channels: (H, W) long, at the size of the encoder's input; of any size where it is resized under a `grid` other
+            than 'blocks'.
         encoding: 'subsample' takes pixel (stride * y, stride * x), 'nearest' the pixel at the centre of the
             block.
         stride: Pixels per cell.
-        size: (h, w) cells; they cover (h * stride, w * stride) pixels, and what the map lacks there is
+        size: (h, w) cells; as 'blocks' they cover (h * stride, w * stride) pixels, and what the map lacks there is
             background.
+        grid: See `PropagationSettings`.
 
     Returns:
         (h, w) long.
     """
-    padded = _pad(channels, stride, size)
     if encoding == 'subsample':
-        return padded[::stride, ::stride]
-    return resize_label_map(padded, size)
+        return _pad(channels, stride, size)[::stride, ::stride]
+    return resize_label_map(_pad(channels, stride, size) if grid == 'blocks' else channels, size)
 
 
 def encode_label_map(
@@ -492,31 +503,35 @@ def encode_label_map(
     stride: int,
     size: tuple[int, int],
     dtype: torch.dtype = torch.float32,
+    grid: Literal['blocks', 'frame', 'corners'] = 'blocks',
 ) -> Tensor:
     """Label map to label field.
 
     Args:
-        label_map: (H, W) of any integer type.
+        label_map: (H, W) of any integer type; as in `encode_cells`.
         ids: The objects' ids, one channel each; other values count as background.
         encoding: See `PropagationSettings.encoding`.
         stride: Pixels per cell.
         size: (h, w) cells.
         dtype: Type of the field.
+        grid: See `PropagationSettings`.
 
     Returns:
         (K, h, w) with K = len(ids) + 1; channels sum to 1 at every cell.
     """
     channels = to_channels(label_map, ids)
     if encoding != 'bilinear':
-        return one_hot(encode_cells(channels, encoding, stride, size), len(ids) + 1, dtype)
-    padded = _pad(channels, stride, size)
-    masks = [
-        F.interpolate((padded == k).to(dtype)[None, None], size=size, mode='bilinear', align_corners=False)[
-            0, 0
+        return one_hot(encode_cells(channels, encoding, stride, size, grid), len(ids) + 1, dtype)
+    if grid == 'blocks':
+        channels = _pad(channels, stride, size)
+    return torch.stack(
+        [
+            F.interpolate(
+                (channels == k).to(dtype)[None, None], size=size, mode='bilinear', align_corners=grid == 'corners'
+            )[0, 0]
+            for k in range(len(ids) + 1)
         ]
-        for k in range(len(ids) + 1)
-    ]
-    return torch.stack(masks)
+    )
 
 
 def one_hot(cells: Tensor, num_channels: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -530,9 +545,10 @@ def decode_field(
     stride: int,
     size: tuple[int, int],
     output_size: tuple[int, int],
-    upsample: Literal['mast', 'exact'] = 'mast',
+    upsample: Literal['mast', 'exact', 'nearest'] = 'mast',
     output_resize: Literal['field', 'labels'] = 'field',
     min_max: bool = False,
+    grid: Literal['blocks', 'frame', 'corners'] = 'blocks',
 ) -> Tensor:
     """Label field to the number of the largest channel at every pixel.
 
@@ -541,13 +557,13 @@ def decode_field(
         stride: Pixels of the encoder's input per cell.
         size: (H, W) of the frame at the encoder's input, without padding.
         output_size: (H, W) of the result.
-        upsample, output_resize, min_max: See `PropagationSettings`.
+        upsample, output_resize, min_max, grid: See `PropagationSettings`.
 
     Returns:
         (H, W) long, the first of equal channels. Channels are upsampled a few at a time.
     """
     best = winner = None
-    for start, values in _at_pixels(field, stride, size, output_size, upsample, output_resize):
+    for start, values in _at_pixels(field, stride, size, output_size, upsample, output_resize, grid):
         if min_max:
             values = stretch(values)
         highest, index = values.max(dim=0)
@@ -565,23 +581,24 @@ def winner_scores(
     stride: int,
     size: tuple[int, int],
     output_size: tuple[int, int],
-    upsample: Literal['mast', 'exact'] = 'mast',
+    upsample: Literal['mast', 'exact', 'nearest'] = 'mast',
     output_resize: Literal['field', 'labels'] = 'field',
     min_max: bool = False,
+    grid: Literal['blocks', 'frame', 'corners'] = 'blocks',
 ) -> dict[int, float]:
     """How sure the field is of each channel: the mean of its share in all channels, over the pixels that it has.
 
     Args:
         field: (K, h, w), 0 or more.
         winner: (H, W) long of `output_size`, the number of the channel that has each pixel.
-        stride, size, output_size, upsample, output_resize: As in `decode_field`.
+        stride, size, output_size, upsample, output_resize, grid: As in `decode_field`.
         min_max: Means nothing here: shares are those before the stretch.
 
     Returns:
         Channel -> 0..1, for the channels that have a pixel.
     """
     total = own = None
-    for start, values in _at_pixels(field, stride, size, output_size, upsample, output_resize):
+    for start, values in _at_pixels(field, stride, size, output_size, upsample, output_resize, grid):
         if tuple(values.shape[1:]) != output_size:  # nearest neighbour: the pixels that the label map shows
             values = resize_label_map(values, output_size)
         inside = (winner >= start) & (winner < start + values.shape[0])
@@ -595,12 +612,16 @@ def winner_scores(
 
 
 def _at_pixels(
-    field: Tensor, stride: int, size: tuple, output_size: tuple, upsample: str, output_resize: str
+    field: Tensor, stride: int, size: tuple, output_size: tuple, upsample: str, output_resize: str, grid: str
 ) -> Iterator[tuple[int, Tensor]]:
     """A few channels of the field at a time at pixels of the input or of the result, and the number of the first."""
-    covered = (field.shape[1] * stride, field.shape[2] * stride)
+    if grid == 'corners':
+        upsample = 'corners'
     pixels = size
-    if output_size != size and output_resize == 'field' and upsample == 'mast':
+    covered = (field.shape[1] * stride, field.shape[2] * stride)
+    if grid != 'blocks':
+        pixels = covered = output_size if output_resize == 'field' else size
+    elif output_size != size and output_resize == 'field' and upsample != 'exact':
         covered = tuple(round(c * out / own) for c, out, own in zip(covered, output_size, size, strict=True))
         pixels = output_size
     step = max(1, _DECODE_ELEMENTS // (covered[0] * covered[1]))
@@ -608,7 +629,7 @@ def _at_pixels(
         values = upsample_field(field[start : start + step], covered, stride, upsample)[
             :, : pixels[0], : pixels[1]
         ]
-        if output_size != size and output_resize == 'field' and upsample == 'exact':
+        if pixels != output_size and output_resize == 'field':
             values = F.interpolate(values[None], size=output_size, mode='bilinear', align_corners=False)[0]
         yield start, values
 

@@ -18,7 +18,11 @@ class Reference:
 
 
 def reference_frames(
-    frame: int, permanent: Iterable[int], gaps: Iterable[int], fill_with_first: bool = False
+    frame: int,
+    permanent: Iterable[int],
+    gaps: Iterable[int],
+    fill_with_first: bool = False,
+    permanent_again: bool = False,
 ) -> tuple[Reference, ...]:
     """The reference frames of one frame.
 
@@ -27,8 +31,9 @@ def reference_frames(
         permanent: Absolute numbers of frames that stay references; those not before `frame` do not count yet.
         gaps: Distances to recent frames: 1 is the frame before.
         fill_with_first: Where a gap reaches before frame 0, use frame 0 again, so that the number of
-            references is the same from the start (CRW). False: leave it out, and use every frame at most
-            once.
+            references is the same from the start (CRW). False: leave it out.
+        permanent_again: A permanent frame at the distance of a gap is there twice (VFS, FGVC), as it is under
+            `fill_with_first`. False: use every frame at most once.
 
     Returns:
         Permanent ones first, then recent ones, each in ascending order. With (0, 5) and gaps (1, 3, 5), frame
@@ -39,5 +44,5 @@ def reference_frames(
     if fill_with_first:
         recent = [max(number, 0) for number in recent]
     else:
-        recent = [number for number in recent if number >= 0 and number not in kept]
+        recent = [number for number in recent if number >= 0 and (permanent_again or number not in kept)]
     return (*(Reference(n, True) for n in kept), *(Reference(n, False) for n in recent))

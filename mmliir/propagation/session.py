@@ -77,7 +77,9 @@ class _Session:
     def references(self) -> tuple[Reference, ...]:
         """The references of the next frame."""
         settings = self.settings
-        return reference_frames(self._frame, self._permanent, settings.gaps, settings.fill_with_first)
+        return reference_frames(
+            self._frame, self._permanent, settings.gaps, settings.fill_with_first, settings.permanent_again
+        )
 
     @torch.no_grad()
     def _step(self, feature: Tensor, given: Any) -> Any:
@@ -128,6 +130,7 @@ class _Session:
                 shape=settings.shape,
                 temperature=settings.resolve_temperature(feature.shape[0]),
                 topk=settings.topk,
+                topk_ties=settings.topk_ties,
                 topk_scope=settings.topk_scope,
                 normalise=settings.normalise,
                 border=settings.border,

@@ -9,13 +9,15 @@ from mmliir.ops.window_topk_attend import MixturePrior
 __all__ = ['InputSettings', 'LongRangeSearch', 'MixturePrior', 'PointSettings', 'PropagationSettings']
 
 _CHOICES = {
-    'shape': ('square', 'circle'),
+    'shape': ('square', 'circle', 'disc'),
+    'topk_ties': ('keep', 'share'),
     'topk_scope': ('joint', 'per_reference'),
     'normalise': ('softmax', 'softmax_then_topk'),
     'border': ('mask', 'zero_logit'),
     'carry': ('hard', 'soft'),
     'encoding': ('subsample', 'nearest', 'bilinear'),
-    'upsample': ('mast', 'exact'),
+    'grid': ('blocks', 'frame', 'corners'),
+    'upsample': ('mast', 'exact', 'nearest'),
     'output_resize': ('field', 'labels'),
 }
 
@@ -71,13 +73,17 @@ class PropagationSettings:
         gaps: Distances to the recent reference frames. (1, 3, 5) are t-1, t-3 and t-5; `tuple(range(1, 21))`
             are the 20 last frames.
         fill_with_first: Before enough frames have passed, repeat frame 0 in place of the missing ones (CRW).
+        permanent_again: A permanent frame that is also a recent one is a reference twice (VFS, FGVC): its cells
+            compete twice for the places of the top k. Under `fill_with_first` it always is.
         keep_late_frames: A later frame with given labels becomes a permanent reference too (YouTube-VOS).
         radius: Window radius in cells; None compares with the whole frame.
-        shape: 'square', or 'circle' for the cells nearer than the radius.
+        shape: 'square', 'circle' for the cells nearer than the radius, 'disc' for those up to it (DINOv3).
         window_on_permanent: False compares with the whole of a permanent reference, without a window (CRW).
         long_range: Search references far away in time in two steps, coarse and wide, then fine (MAST); None uses the
             plain window on them too.
-        topk: Keep the k most similar reference cells; None keeps all. Ties at the k-th place are kept.
+        topk: Keep the k most similar reference cells; None keeps all.
+        topk_ties: Cells that tie with the k-th: 'keep' keeps them all (DINO, UVC), 'share' lets them share the places
+            that are left, which for a frame that is a reference several times equals keeping exactly k (CRW, VFS).
         topk_scope: 'joint' over all references, or 'per_reference', whose read-outs are averaged (UVC).
         normalise: 'softmax' over the kept cells, or 'softmax_then_topk' (UVC).
         temperature: Divides the similarities; 'sqrt_channels' is the square root of the number of feature
@@ -89,8 +95,13 @@ class PropagationSettings:
         carry: 'hard' carries the arg-max at pixels on, 'soft' the label field on cells.
         encoding: Label map to cells. 'subsample' takes pixel (stride * y, stride * x), 'nearest' the pixel at
             the centre of the cell's block, 'bilinear' interpolates each object's mask.
+        grid: Where the cells lie on a frame whose sides are no multiples of the stride. 'blocks': each covers
+            stride x stride pixels of the input, and the last ones reach over its edge (LIIR, which pads). 'frame': they
+            are spread over the frame, whatever its size; labels that are resized go from their own size to the cells
+            and from the cells to theirs at once (MAST, CRW, VFS, DINO, UVC). 'corners': likewise, with the outermost
+            cells on the outermost pixels (HVC).
         upsample: Cells to pixels, bilinearly. 'mast' puts cell i on pixel `stride*i + (stride-1)/2`, 'exact'
-            on `stride*i`; see `mmliir.ops.upsample_field`.
+            on `stride*i`; see `mmliir.ops.upsample_field`. 'nearest' gives each pixel its cell (DINOv3).
         output_resize: Where the result has another size than the encoder's input: 'field' upsamples the field
             to the size of the result before the arg-max, 'labels' resizes the arg-max by nearest neighbour
             (DINO).
@@ -102,12 +113,14 @@ class PropagationSettings:
     permanent: tuple[int, ...] = (0, 5)
     gaps: tuple[int, ...] = (1, 3, 5)
     fill_with_first: bool = False
+    permanent_again: bool = False
     keep_late_frames: bool = True
     radius: int | None = 12
-    shape: Literal['square', 'circle'] = 'square'
+    shape: Literal['square', 'circle', 'disc'] = 'square'
     window_on_permanent: bool = True
     long_range: LongRangeSearch | None = None
     topk: int | None = None
+    topk_ties: Literal['keep', 'share'] = 'keep'
     topk_scope: Literal['joint', 'per_reference'] = 'joint'
     normalise: Literal['softmax', 'softmax_then_topk'] = 'softmax'
     temperature: float | Literal['sqrt_channels'] = 'sqrt_channels'
@@ -116,7 +129,8 @@ class PropagationSettings:
     prior: MixturePrior | None = None
     carry: Literal['hard', 'soft'] = 'hard'
     encoding: Literal['subsample', 'nearest', 'bilinear'] = 'subsample'
-    upsample: Literal['mast', 'exact'] = 'mast'
+    grid: Literal['blocks', 'frame', 'corners'] = 'blocks'
+    upsample: Literal['mast', 'exact', 'nearest'] = 'mast'
     output_resize: Literal['field', 'labels'] = 'field'
     min_max: bool = False
     fg_gain: float = 1.0
@@ -144,6 +158,16 @@ class PropagationSettings:
         if self.temperature != 'sqrt_channels' and not _is_positive(self.temperature):
             raise ValueError(
                 f"temperature must be a number above 0 or 'sqrt_channels', got {self.temperature!r}"
+            )
+        if self.grid != 'blocks' and self.upsample == 'exact':
+            raise ValueError(
+                "upsample='exact' puts cells on every stride-th pixel, grid="
+                f"{self.grid!r} elsewhere: give grid='blocks'"
+            )
+        if self.grid == 'corners' and (self.encoding, self.upsample) != ('bilinear', 'mast'):
+            raise ValueError(
+                "grid='corners' is a way to interpolate: give encoding='bilinear' and upsample='mast', got "
+                f'{self.encoding!r} and {self.upsample!r}'
             )
         if not _is_positive(self.fg_gain):
             raise ValueError(f'fg_gain must be a number above 0, got {self.fg_gain!r}')
@@ -238,17 +262,18 @@ class InputSettings:
         multiple_of: The sides become multiples of this, in pixels; 1 leaves them alone.
         fit: How. 'pad' adds grey pixels on the right and below, and their cells count like others (LIIR:
             zeros after normalisation, Lab (50, 0, 0); here RGB 119, which is that grey up to rounding).
-            'floor_long_side' shrinks the longer side to the next smaller multiple (DINO).
+            'floor_long_side' shrinks the longer side to the next smaller multiple (DINO), 'ceil' enlarges both sides to
+            the next larger one (DINOv3); both change the ratio a little.
     """
 
     short_side: int | None = None
     size: tuple[int, int] | None = None
     multiple_of: int = 1
-    fit: Literal['pad', 'floor_long_side'] = 'pad'
+    fit: Literal['pad', 'floor_long_side', 'ceil'] = 'pad'
 
     def __post_init__(self) -> None:
-        if self.fit not in ('pad', 'floor_long_side'):
-            raise ValueError(f'fit must be one of pad, floor_long_side, got {self.fit!r}')
+        if self.fit not in ('pad', 'floor_long_side', 'ceil'):
+            raise ValueError(f'fit must be one of pad, floor_long_side, ceil, got {self.fit!r}')
         if self.size is not None and self.short_side is not None:
             raise ValueError('give short_side or size, not both')
         if self.size is not None:
@@ -262,13 +287,19 @@ class InputSettings:
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """Size of an (H, W) frame after resizing, before padding."""
+        given = (height, width)
         if self.size is not None:
             height, width = self.size
         elif self.short_side is not None:
             scale = self.short_side / min(height, width)
             height, width = max(1, round(height * scale)), max(1, round(width * scale))
+        unit = self.multiple_of
+        if self.fit == 'ceil':
+            if self.size is None and self.short_side is not None:
+                short = -(-self.short_side // unit) * unit
+                height, width = (-(-side * short // min(given)) for side in given)
+            return -(-height // unit) * unit, -(-width // unit) * unit
         if self.fit == 'floor_long_side':
-            unit = self.multiple_of
             if width >= height:
                 width = max(unit, width // unit * unit)
             else:

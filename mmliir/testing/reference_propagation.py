@@ -20,6 +20,7 @@ def attend_loop(
     shape='square',
     temperature=1.0,
     topk=None,
+    topk_ties='keep',
     topk_scope='joint',
     normalise='softmax',
     border='mask',
@@ -34,7 +35,7 @@ def attend_loop(
         query: (C, h, w) array.
         keys: (R, C, h, w) array.
         values: (R, K, h, w) array.
-        radius, shape, temperature, topk, topk_scope, normalise, border, prior, offsets, value_offsets,
+        radius, shape, temperature, topk, topk_ties, topk_scope, normalise, border, prior, offsets, value_offsets,
             align_corners_mismatch: As in the operator.
 
     Returns:
@@ -47,8 +48,9 @@ def attend_loop(
         parts = [
             attend_loop(
                 query, keys[r : r + 1], values[r : r + 1], [radius[r]], shape=shape, temperature=temperature,
-                topk=topk, normalise=normalise, border=border, prior=prior, offsets=offsets[r : r + 1],
-                value_offsets=value_offsets[r : r + 1], align_corners_mismatch=align_corners_mismatch,
+                topk=topk, topk_ties=topk_ties, normalise=normalise, border=border, prior=prior,
+                offsets=offsets[r : r + 1], value_offsets=value_offsets[r : r + 1],
+                align_corners_mismatch=align_corners_mismatch,
             )
             for r in range(len(radius))
         ]  # fmt: skip
@@ -63,14 +65,14 @@ def attend_loop(
                 for of_key, of_value in zip(offsets, value_offsets, strict=True)
             ]
             out[:, y, x] = _attend_cell(
-                query[:, y, x], keys, values, radius, y, x, shape, temperature, topk, normalise, border, prior,
-                centres, sample,
+                query[:, y, x], keys, values, radius, y, x, shape, temperature, topk, topk_ties, normalise, border,
+                prior, centres, sample,
             )  # fmt: skip
     return out
 
 
 def _attend_cell(
-    query, keys, values, radius, y, x, shape, temperature, topk, normalise, border, prior, centres, sample
+    query, keys, values, radius, y, x, shape, temperature, topk, topk_ties, normalise, border, prior, centres, sample
 ):
     height, width = keys.shape[2:]
     entries = []  # (reference, window position, logit, value)
@@ -84,7 +86,10 @@ def _attend_cell(
                 (y + dy, x + dx, (dy + reach) * (2 * reach + 1) + dx + reach)
                 for dy in span
                 for dx in span
-                if shape == 'square' or dx * dx + dy * dy < reach * reach or dx == dy == 0
+                if shape == 'square'
+                or dx * dx + dy * dy < reach * reach
+                or dx == dy == 0
+                or (shape == 'disc' and dx * dx + dy * dy == reach * reach)
             ]
         if centres[r] is not None:
             (key_y, key_x), (value_y, value_x) = centres[r]
@@ -102,12 +107,16 @@ def _attend_cell(
             elif border == 'zero_logit':
                 entries.append((r, position, 0.0, no_value))
     logits = np.array([entry[2] for entry in entries])
-    kept = np.ones(len(logits), dtype=bool)
+    kept = np.ones(len(logits))
     if topk is not None and topk < len(logits):
-        kept = logits >= np.sort(logits)[::-1][topk - 1]
+        smallest = np.sort(logits)[::-1][topk - 1]
+        kept = (logits >= smallest).astype(float)
+        if topk_ties == 'share':
+            tied = logits == smallest
+            kept[tied] = (topk - (logits > smallest).sum()) / tied.sum()
     scope = np.ones_like(kept) if normalise == 'softmax_then_topk' else kept
     exponentials = np.exp(logits - logits.max())
-    weights = np.where(kept, exponentials, 0) / exponentials[scope].sum()
+    weights = kept * exponentials / (scope * exponentials).sum()
     if prior is not None:
         weights = _replace(weights, entries, radius, y, x, height, width, shape, border, prior)
     return sum(weight * entry[3] for weight, entry in zip(weights, entries, strict=True))
@@ -251,13 +260,15 @@ def propagate_loop(features, label_map, settings, stride):
     if settings.l2_normalise:
         features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     temperature = math.sqrt(channels) if settings.temperature == 'sqrt_channels' else settings.temperature
-    fields = [_encode_loop(label_map, ids, settings.encoding, stride, h, w)]
+    fields = [_encode_loop(label_map, ids, settings, stride, h, w)]
     out = [label_map]
     for t in range(1, frames):
         references = sorted({n for n in settings.permanent if n < t})
         recent = [t - gap for gap in settings.gaps]
         if settings.fill_with_first:
             references += [max(n, 0) for n in recent]
+        elif settings.permanent_again:
+            references += sorted(n for n in recent if n >= 0)
         else:
             references = sorted({*references, *(n for n in recent if n >= 0)})
         radius = []
@@ -289,6 +300,7 @@ def propagate_loop(features, label_map, settings, stride):
             shape=settings.shape,
             temperature=temperature,
             topk=settings.topk,
+            topk_ties=settings.topk_ties,
             topk_scope=settings.topk_scope,
             normalise=settings.normalise,
             border=settings.border,
@@ -297,22 +309,25 @@ def propagate_loop(features, label_map, settings, stride):
             value_offsets=value_offsets,
             align_corners_mismatch=search is not None and search.align_corners_mismatch,
         )
-        pixels = _upsample_loop(field, stride, settings.upsample, label_map.shape)
+        pixels = _upsample_loop(field, stride, settings, label_map.shape)
         if settings.min_max:
             low, high = pixels.min(axis=(1, 2), keepdims=True), pixels.max(axis=(1, 2), keepdims=True)
             pixels = np.where(high > 0, (pixels - low) / np.maximum(high - low, 1e-12), 0)
         ids_of_frame = np.array(ids)[pixels.argmax(axis=0)]
         out.append(ids_of_frame)
         if settings.carry == 'hard':
-            field = _encode_loop(ids_of_frame, ids, settings.encoding, stride, h, w)
+            field = _encode_loop(ids_of_frame, ids, settings, stride, h, w)
         fields.append(field)
     return np.stack(out)
 
 
-def _encode_loop(label_map, ids, encoding, stride, h, w):
+def _encode_loop(label_map, ids, settings, stride, h, w):
     """Ids at pixels -> (K, h, w) field: pixel (4i, 4j), nearest of the resized map, or bilinear of the
     one-hot map."""
     height, width = label_map.shape
+    encoding = settings.encoding
+    if settings.grid != 'blocks' and encoding != 'subsample':
+        return _encode_spread(label_map, ids, settings, h, w)
     field = np.zeros((len(ids), h, w))
     for k, object_id in enumerate(ids):
         one_hot = np.zeros((h * stride, w * stride))
@@ -331,13 +346,44 @@ def _encode_loop(label_map, ids, encoding, stride, h, w):
     return field
 
 
-def _upsample_loop(field, stride, alignment, size):
+def _encode_spread(label_map, ids, settings, h, w):
+    """`_encode_loop` for cells that are spread over the frame."""
+    field = np.zeros((len(ids), h, w))
+    height, width = label_map.shape
+    for k, object_id in enumerate(ids):
+        one_hot = (label_map == object_id).astype(float)
+        for y in range(h):
+            for x in range(w):
+                if settings.encoding == 'nearest':
+                    field[k, y, x] = one_hot[int((y + 0.5) * height / h), int((x + 0.5) * width / w)]
+                else:
+                    at_y, at_x = _spread(y, h, height, settings.grid), _spread(x, w, width, settings.grid)
+                    field[k, y, x] = _bilinear(one_hot, at_y, at_x)
+    return field
+
+
+def _spread(position, size_in, size_out, grid):
+    """Where the n-th of `size_in` things in a row lies in a row of `size_out`."""
+    if grid == 'corners':
+        return position * (size_out - 1) / max(1, size_in - 1)
+    return (position + 0.5) * size_out / size_in - 0.5
+
+
+def _upsample_loop(field, stride, settings, size):
     pixels = np.zeros((field.shape[0], *size))
-    shift = (stride - 1) / 2 if alignment == 'mast' else 0
+    cells = field.shape[1:]
+    covered = size if settings.grid != 'blocks' else (cells[0] * stride, cells[1] * stride)
+    shift = (stride - 1) / 2 if settings.upsample == 'mast' else 0
     for y in range(size[0]):
         for x in range(size[1]):
+            if settings.upsample == 'nearest':
+                pixels[:, y, x] = field[:, y * cells[0] // covered[0], x * cells[1] // covered[1]]
+                continue
+            at = (y - shift) / stride, (x - shift) / stride
+            if settings.grid != 'blocks':
+                at = [_spread(p, size[n], cells[n], settings.grid) for n, p in enumerate((y, x))]
             for k in range(field.shape[0]):
-                pixels[k, y, x] = _bilinear(field[k], (y - shift) / stride, (x - shift) / stride)
+                pixels[k, y, x] = _bilinear(field[k], *at)
     return pixels
 
 

@@ -28,7 +28,8 @@ class LoadReport:
     Attributes:
         loaded: Number of tensors loaded.
         missing: Training-only tensors of the model that the checkpoint does not hold.
-        unexpected: Training-only tensors of the checkpoint that the model does not have.
+        unexpected: Tensors of the checkpoint that the model does not have and need not: training-only ones; of another
+            library's weights, heads and layers behind the chosen one.
     """
 
     loaded: int
@@ -144,7 +145,8 @@ def read_checkpoint(
 def load_weights(model: nn.Module, checkpoint: dict, path: str | Path) -> LoadReport:
     """Put a checkpoint's weights into a model; every tensor that inference needs must be there and fit.
 
-    Weights under the model's `training_only_prefixes` may be absent on either side.
+    Weights under the model's `training_only_prefixes` may be absent on either side. A model with `translate_weights`
+    (`FrozenFeature`) also takes weights under the names of the library that its backbone comes from.
 
     Args:
         model: The model.
@@ -157,6 +159,9 @@ def load_weights(model: nn.Module, checkpoint: dict, path: str | Path) -> LoadRe
     """
     _check_recipe(checkpoint.get('recipe', {}), getattr(model, 'recipe', {}), path)
     weights = {name.removeprefix('module.'): value for name, value in checkpoint['state_dict'].items()}
+    unused: frozenset[str] = frozenset()
+    if hasattr(model, 'translate_weights'):
+        weights, unused = model.translate_weights(weights)
     prefixes = tuple(getattr(model, 'training_only_prefixes', ()))
     own = model.state_dict()
     misfit = compare_weights(weights, own)
@@ -171,7 +176,7 @@ def load_weights(model: nn.Module, checkpoint: dict, path: str | Path) -> LoadRe
             'Use the config that the checkpoint was trained with.'
         )
     model.load_state_dict(weights, strict=False)
-    return LoadReport(len(own) - len(misfit.missing), misfit.missing, misfit.unexpected)
+    return LoadReport(len(own) - len(misfit.missing), misfit.missing, misfit.unexpected | unused)
 
 
 def _check_recipe(saved: object, own: dict, path: str | Path) -> None:

@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmliir.datasets import png
 from mmliir.datasets.png import _decode_fast, decode_ids, png_size, read_ids
 
 NONE, SUB, UP, AVERAGE, PAETH = range(5)
+
+
+@pytest.fixture(autouse=True, params=['zlib', 'isal'])
+def _inflater(request, monkeypatch):
+    """Everything holds with and without the extra `fast`."""
+    module = zlib if request.param == 'zlib' else pytest.importorskip('isal.isal_zlib', reason='isal is not installed')
+    monkeypatch.setattr(png, '_inflate', module)
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

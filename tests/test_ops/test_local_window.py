@@ -51,6 +51,13 @@ def test_circle_keeps_the_offsets_closer_than_the_radius_and_the_centre(radius):
     assert window_offsets(radius, shape='circle').tolist() == expected
 
 
+@pytest.mark.parametrize(('radius', 'cells'), [(0, 1), (1, 5), (2, 13), (5, 81), (12, 441)])
+def test_a_disc_keeps_the_offsets_up_to_the_radius(radius, cells):
+    offsets = window_offsets(radius, shape='disc')  # the numbers are those of Gauss's circle problem
+    assert len(offsets) == cells and [radius, 0] in offsets.tolist()
+    assert offsets.square().sum(dim=1).max() == radius * radius
+
+
 def test_validity_marks_the_window_cells_inside_the_grid():
     valid = window_validity(3, 5, 2)
     for p, (dx, dy) in enumerate(window_offsets(2).tolist()):

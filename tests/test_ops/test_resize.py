@@ -141,5 +141,19 @@ def test_upsampling_passes_gradcheck(alignment):
 
 
 def test_unknown_alignment_is_named():
-    with pytest.raises(ValueError, match='alignment.*corners'):
-        upsample_field(field(1, 2, 2), (8, 8), 4, 'corners')
+    with pytest.raises(ValueError, match='alignment must be.*cubic'):
+        upsample_field(field(1, 2, 2), (8, 8), 4, 'cubic')
+
+
+def test_corners_lie_on_corners_and_cells_between_them_on_a_line():
+    cells = torch.tensor([[[0.0, 6.0], [12.0, 18.0]]], dtype=torch.float64)
+    expected = [[y * 6.0 + x * 2.0 for x in range(4)] for y in range(3)]
+    torch.testing.assert_close(upsample_field(cells, (3, 4), 1, 'corners')[0], torch.tensor(expected).double())
+
+
+def test_the_nearest_cell_of_a_pixel_is_the_one_whose_share_of_the_frame_begins_before_it():
+    cells = field(2, 3, 4)
+    pixels = upsample_field(cells, (8, 11), 1, 'nearest')
+    for y in range(8):
+        for x in range(11):
+            assert torch.equal(pixels[:, y, x], cells[:, y * 3 // 8, x * 4 // 11])

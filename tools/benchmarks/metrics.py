@@ -221,6 +221,7 @@ def _environment() -> dict:
         'python': platform.python_version(),
         'numpy': np.__version__,
         'opencv': cv2.__version__,
+        'isal': importlib.util.find_spec('isal') is not None,
         'cores': os.cpu_count(),
         'load_average': os.getloadavg()[0] if hasattr(os, 'getloadavg') else None,
     }

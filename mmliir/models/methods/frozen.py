@@ -1,5 +1,7 @@
 """Features that are not trained."""
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,3 +59,20 @@ class FrozenFeature(BaseCorrespondence):
         super().__init__(data_preprocessor)
         self.encoder = FeatureEncoder(backbone, position_encoder, projection)
         self.requires_grad_(False)
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the backbone brings weights of its own (`hub:`, `file.py:function`): no checkpoint is wanted."""
+        return getattr(self.encoder.backbone, 'pretrained', False)
+
+    def translate_weights(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], frozenset[str]]:
+        """Weights as another library publishes them -> (ours, names that have no place here).
+
+        Ours come back as they are.
+        """
+        backbone = self.encoder.backbone
+        own = self.state_dict()
+        if not hasattr(backbone, 'translate_weights') or any(name in own for name in weights):
+            return dict(weights), frozenset()
+        kept, unused = backbone.translate_weights(weights)
+        return {f'encoder.backbone.model.{name}': value for name, value in kept.items()}, unused
