@@ -512,3 +512,4 @@ def test_real_data_are_as_their_readme_says(data_root):
     assert usable(d2017)['davis2017'] == 4 and 'caps (5 of 67)' in texts(d2017, 'note')
     assert badja.evaluable[0].usable == ('camel', 'horsejump-high')
     assert '../davis2016/JPEGImages/480p' in texts(badja, 'ok')
+    assert 'take the masks of DAVIS 2017: horsejump-high' in texts(badja, 'note')

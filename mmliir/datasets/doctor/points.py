@@ -18,6 +18,8 @@ from mmliir.datasets.tapvid import TapVidDataset
 
 # Points of people lie a little outside the frame at times; these are in other units.
 _FARTHEST = 2.0
+#: Horse and rider are two objects in DAVIS 2017.
+_WITH_RIDER = ('horsejump-high', 'horsejump-low')
 
 
 def check_tapvid(book: Notebook, folder: Path, name: str, full: bool, progress: Progress) -> tuple[Evaluable, ...]:
@@ -170,6 +172,12 @@ def _check_animal(book: Notebook, folder: Path, name: str, full: bool) -> str | 
     misfits = [path for path in decoded if not decoded[path].objects]
     if misfits:
         book.add('problem', 'masks without an animal: PCK is measured in its size', misfits)
+    if name in _WITH_RIDER and decoded and all(len(label_map.objects) == 1 for label_map in decoded.values()):
+        text = (
+            'animals whose masks show one object, rider and all, as those of DAVIS 2016: thresholds of PCK are larger '
+            'than the published; take the masks of DAVIS 2017'
+        )
+        book.add('note', text, name)
     if not state.usable or misfits or len(headers) != len(masks):
         return None
     try:
