@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from mmliir.cli.compare import add_compare
 from mmliir.cli.convert import add_convert
+from mmliir.cli.data import add_data
 from mmliir.cli.eval import add_eval
 from mmliir.cli.propagate import add_propagate
 from mmliir.cli.score import add_score
@@ -24,6 +25,7 @@ SUBCOMMANDS: tuple[Callable[[argparse._SubParsersAction], None], ...] = (
     add_compare,
     add_submit,
     add_convert,
+    add_data,
 )
 
 
