@@ -370,7 +370,7 @@ def test_a_sequence_that_fails_is_named_the_others_are_kept_and_nothing_is_score
     assert {Path(name).parts[0] for name in before} == {'v0', 'v2', 'run.json'}
     frame.write_bytes(whole)
     done = evaluate(davis, out)
-    assert done.code == 0 and 'mean over ids' in done.out
+    assert done.code == 0 and 'data set' in done.out
     assert before.items() <= contents(out).items()
 
 

@@ -47,7 +47,7 @@ def test_a_benchmark_is_propagated_scored_continued_and_scored_again(tmp_path):
 
     done = evaluate()
     assert done.code == 0, done.err
-    for word in ('v0', 'v1', 'J&F', 'mean over ids', str(out)):
+    for word in ('v0', 'v1', 'J&F', 'data set', str(out)):
         assert word in done.out
     assert sorted(path.name for path in (out / 'v1').iterdir()) == [f'{n:05d}.png' for n in range(5)]
     assert np.array_equal(

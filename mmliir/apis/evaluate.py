@@ -285,7 +285,7 @@ def _refuse_data_as_output(task: Task, out_dir: Path) -> None:
     """Predictions must never replace the frames or the truth that they are made from."""
     data_root, out = task.dataset.data_root.resolve(), out_dir.resolve()
     if out == data_root or data_root in out.parents or (out in data_root.parents and _would_replace(task, out)):
-        raise ValueError(f'predictions in {out_dir} would mix with the data set itself: give another output folder')
+        raise ValueError(f'predictions in {out_dir} would replace the data set itself: give another output folder')
 
 
 def _would_replace(task: Task, out: Path) -> bool:

@@ -45,8 +45,8 @@ BENCHMARKS: dict[str, dict] = {
         _task(
             'vip_instance', dict(type='VipDataset', annotation='instance'), dict(type='VipInstanceMetric'), root='vip'
         ),
-        _task('jhmdb', dict(type='JhmdbDataset'), dict(type='JhmdbMetric')),
-        _task('badja', dict(type='BadjaDataset'), dict(type='BadjaMetric')),
+        _task('jhmdb', dict(type='JhmdbDataset', split=1), dict(type='JhmdbMetric', split=1, evaluator='crw')),
+        _task('badja', dict(type='BadjaDataset'), dict(type='BadjaMetric', evaluator='pips')),
         _task('tapvid_davis', *_tapvid('davis')),
         _task('tapvid_davis_strided', *_tapvid('davis', 'strided'), root='tapvid_davis'),
         _task('tapvid_kinetics', *_tapvid('kinetics')),

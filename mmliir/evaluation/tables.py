@@ -14,6 +14,8 @@ from mmliir.evaluation.wording import coverage_text, interval_text, metric_label
 
 MAX_ROWS = 40
 NUM_WORST = 20
+#: Metrics of a table; they fit into 80 columns beside a short name.
+MAX_METRICS = 7
 
 
 def worst_first(result: BenchmarkResult, metric: str | None = None) -> list[SequenceResult]:
@@ -26,7 +28,8 @@ def worst_first(result: BenchmarkResult, metric: str | None = None) -> list[Sequ
 def result_table(result: BenchmarkResult, interval: Mapping[str, Interval] | None = None) -> Table:
     """A row a sequence, in per cent, and the data set's value with its 95 % interval last.
 
-    Up to 40 sequences all stand there, in their order; of more, the 20 worst, and a line says so.
+    Up to 40 sequences all stand there, in their order; of more, the 20 worst, and a line says so. Of the metrics it is
+    the first 7.
 
     Args:
         result: Of any benchmark.
@@ -41,6 +44,9 @@ def result_table(result: BenchmarkResult, interval: Mapping[str, Interval] | Non
     if len(shown) > MAX_ROWS:
         shown = worst_first(result)[:NUM_WORST]
         caption.append(f'the {NUM_WORST} worst of {len(result.sequences)} sequences; all are in per_sequence.csv')
+    metrics = dict(list(result.metrics.items())[:MAX_METRICS])
+    if len(metrics) < len(result.metrics):
+        caption.append(f'{len(result.metrics) - len(metrics)} more metrics are in summary.json')
     if result.missing:
         caption.append(f'INCOMPLETE: {len(result.missing)} of the sequences could not be scored')
     table = Table(
@@ -51,19 +57,19 @@ def result_table(result: BenchmarkResult, interval: Mapping[str, Interval] | Non
         title_justify='left',
         caption_justify='left',
     )
-    table.add_column('sequence', overflow='fold')
-    for name in result.metrics:
+    table.add_column('sequence', overflow='fold', min_width=12)
+    for name in metrics:
         table.add_column(Text(metric_label(name)), justify='right', no_wrap=True)
     for row in shown:
-        table.add_row(Text(row.name), *(percent(row.metrics.get(name)) for name in result.metrics))
+        table.add_row(Text(row.name), *(percent(row.metrics.get(name)) for name in metrics))
     for name, _ in result.missing:
-        table.add_row(Text(f'{name} (missing)', style='dim'), *['–'] * len(result.metrics))
+        table.add_row(Text(f'{name} (missing)', style='dim'), *['–'] * len(metrics))
     table.add_section()
-    table.add_row('data set', *(percent(value) for value in result.metrics.values()), style='bold')
+    table.add_row('data set', *(percent(value) for value in metrics.values()), style='bold')
     if any(math.isfinite(entry.low) for entry in interval.values()):
         # Under each other, so that seven metrics still fit into 80 columns.
         for end in ('low', 'high'):
-            ends = (getattr(interval[name], end) if name in interval else None for name in result.metrics)
+            ends = (getattr(interval[name], end) if name in interval else None for name in metrics)
             label = '95 % from' if end == 'low' else 'to'
             table.add_row(Text(label, style='dim', justify='right'), *(Text(percent(v), style='dim') for v in ends))
     return table

@@ -47,13 +47,28 @@ def test_sequences_are_chosen_by_name(data, capsys):
     assert 'three-frames' not in said.out and 'tall' in said.out
 
 
+def test_what_is_there_is_scored_and_the_rest_is_named_with_exit_code_3(data, capsys):
+    root, predictions = data
+    assert _score(root, predictions, '--sequences', 'three-frames', '--out', root / 'alone.json') == 0
+    (predictions / 'tall' / '00003.png').unlink()
+    assert _score(root, predictions, '--out', root / 's.json') == 3
+    said = capsys.readouterr()
+    assert 'not scored: tall: 1 of 7 scored frames have no prediction (00003.png)' in said.err
+    assert 'note: 1 of the 2 sequences' in said.err
+    alone, both = (json.loads((root / name).read_text()) for name in ('alone.json', 's.json'))
+    assert both['jf_mean'] == alone['jf_mean']
+    assert both['missing'] == [['tall', '1 of 7 scored frames have no prediction (00003.png)']]
+
+
 def test_an_error_is_one_line_and_exit_code_2(data, capsys):
     root, predictions = data
-    (predictions / 'tall' / '00003.png').unlink()
+    for name in ('tall', 'three-frames'):
+        for path in (predictions / name).iterdir():
+            path.unlink()
     assert _score(root, predictions, '--out', root / 's.json') == 2
     said = capsys.readouterr()
     assert said.out == '' and said.err.strip().count('\n') == 0
-    assert said.err.startswith('mmliir: error: ') and '00003.png not found' in said.err
+    assert said.err.startswith('mmliir: error: ') and 'nothing to score, none of 2 sequences is complete' in said.err
     assert not (root / 's.json').exists()
     assert _score(root / 'nowhere', predictions) == 2
     assert _score(root, predictions, '--sequences', 'nobody') == 2
@@ -79,7 +94,7 @@ def test_version_and_help(capsys):
     for argv, word in (
         (['--version'], __version__),
         (['--help'], 'score'),
-        (['score', '--help'], 'example:'),
+        (['score', '--help'], 'examples:'),
     ):
         with pytest.raises(SystemExit) as stop:
             main(argv)

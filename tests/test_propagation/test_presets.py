@@ -288,7 +288,9 @@ def test_the_published_input_sizes(names, frame, seen):
 
 # (protocol, benchmark): settings that differ from DAVIS, input, points. liir.md sections 6.4 to 6.6 and fgvc.md
 # section 3.3, read again in the repositories that `sources` name.
-_HALF_CELL = PointSettings(sigma=0.5, drawn_at='cells', draw='stamp', background=True, decoded_at='cells', decode_topk=3)
+_HALF_CELL = PointSettings(
+    sigma=0.5, drawn_at='cells', draw='stamp', background=True, decoded_at='cells', decode_topk=3
+)
 _AT_FRAME = PointSettings(sigma=4.0, drawn_at='frame', draw='stamp', reduce='resize', decoded_at='frame', decode_topk=5)
 BENCHMARKS = {
     ('crw', 'vip'): ({'gaps': _recent(4)}, InputSettings(size=(560, 560)), None),

@@ -84,7 +84,7 @@ class DavisMetric:
             folder, scored = Path(pred_dir) / name, _scored(self.truth[name])
             absent = [path.name for path in scored if not (folder / path.name).is_file()]
             if not folder.is_dir():
-                found[name] = f'no folder {folder}'
+                found[name] = 'no predictions'
             elif absent:
                 found[name] = f'{len(absent)} of {len(scored)} scored frames have no prediction ({_some(absent, 3)})'
         return found

@@ -58,7 +58,7 @@ def read_predictions(pred_dir: Path, name: str, queries: np.ndarray, num_frames:
 def missing_tracks(pred_dir: str | Path, names: Iterable[str]) -> dict[str, str]:
     """Sequence -> why it cannot be scored, for those without a file of tracks."""
     paths = {name: Path(pred_dir) / name / TRACKS_NAME for name in names}
-    return {name: f'{path} not found' for name, path in paths.items() if not path.is_file()}
+    return {name: f'no {path.name}' for name, path in paths.items() if not path.is_file()}
 
 
 def refuse_missing(pred_dir: str | Path, names: Sequence[str]) -> None:
@@ -72,7 +72,7 @@ def refuse_missing(pred_dir: str | Path, names: Sequence[str]) -> None:
     missing = missing_tracks(pred_dir, names)
     if missing:
         raise FileNotFoundError(
-            f'{next(iter(missing.values()))}: {len(missing)} of the {len(names)} sequences have no predictions '
+            f'{Path(pred_dir) / next(iter(missing)) / TRACKS_NAME} not found: {len(missing)} of the {len(names)} sequences have no predictions '
             f'({", ".join(list(missing)[:5])}{", ..." if len(missing) > 5 else ""}). Predict them too, or name the '
             'sequences to score.'
         )

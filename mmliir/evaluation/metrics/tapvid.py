@@ -70,7 +70,7 @@ class TapVidMetric:
     def missing(self, pred_dir: str | Path) -> dict[str, str]:
         """Return video -> why it cannot be scored, of those without predictions."""
         paths = {name: Path(pred_dir) / name / TRACKS_NAME for name in self.sequences}
-        return {name: f'{path} not found' for name, path in paths.items() if not path.is_file()}
+        return {name: f'no {path.name}' for name, path in paths.items() if not path.is_file()}
 
     def evaluate(self, pred_dir: str | Path, jobs: int = 1, progress: Progress | None = None) -> BenchmarkResult:
         """Score one folder of predictions.
@@ -89,8 +89,8 @@ class TapVidMetric:
         absent = self.missing(pred_dir)
         if absent:
             raise FileNotFoundError(
-                f'{next(iter(absent.values()))}: {len(absent)} of the {len(self.sequences)} videos of {self.benchmark} '
-                'have no predictions. Predict them too, or name the sequences to score.'
+                f'{Path(pred_dir) / next(iter(absent)) / TRACKS_NAME} not found: {len(absent)} of the '
+                f'{len(self.sequences)} videos of {self.benchmark} have no predictions. Predict them too, or name the sequences to score.'
             )
         rows, num_tracks, num_left_out = [], 0, 0
         for done, name in enumerate(self.sequences, start=1):

@@ -91,7 +91,7 @@ class YouTubeVosMetric:
             folder, wanted = Path(pred_dir) / name, self.truth[name][1:]
             absent = [path.name for path in wanted if not (folder / path.name).is_file()]
             if not folder.is_dir():
-                found[name] = f'no folder {folder}'
+                found[name] = 'no predictions'
             elif absent:
                 found[name] = f'{len(absent)} of {len(wanted)} scored frames have no prediction, e.g. {absent[0]}'
         return found
