@@ -278,7 +278,7 @@ def test_missing_says_which_sequences_lack_what_and_score_stays_strict(all_cases
     found = metric.missing(tmp_path)
     assert found == {
         'void': '1 of 6 scored frames have no prediction (00003.png)',
-        'noise': f'no folder {tmp_path / "noise"}',
+        'noise': 'no predictions',
     }
     with pytest.raises(FileNotFoundError):
         metric.score(tmp_path)

@@ -133,7 +133,8 @@ def test_missing_says_why_without_reading(written, perfect, tmp_path):
     shutil.rmtree(perfect / second)
     found = metric.missing(perfect)
     assert list(found) == [first, second]
-    assert found[first] == '1 of 4 scored frames have no prediction, e.g. 00010.png' and found[second] == 'no predictions'
+    assert found[first] == '1 of 4 scored frames have no prediction, e.g. 00010.png'
+    assert found[second] == 'no predictions'
     with pytest.raises(FileNotFoundError, match=f'2 of the 2 videos.*the first is {first}: 1 of 4'):
         metric.evaluate(perfect)
     with pytest.raises(FileNotFoundError, match='Prediction folder not found'):

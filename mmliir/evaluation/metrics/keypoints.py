@@ -72,9 +72,9 @@ def refuse_missing(pred_dir: str | Path, names: Sequence[str]) -> None:
     missing = missing_tracks(pred_dir, names)
     if missing:
         raise FileNotFoundError(
-            f'{Path(pred_dir) / next(iter(missing)) / TRACKS_NAME} not found: {len(missing)} of the {len(names)} sequences have no predictions '
-            f'({", ".join(list(missing)[:5])}{", ..." if len(missing) > 5 else ""}). Predict them too, or name the '
-            'sequences to score.'
+            f'{Path(pred_dir) / next(iter(missing)) / TRACKS_NAME} not found: {len(missing)} of the {len(names)} '
+            f'sequences have no predictions ({", ".join(list(missing)[:5])}{", ..." if len(missing) > 5 else ""}). '
+            'Predict them too, or name the sequences to score.'
         )
 
 

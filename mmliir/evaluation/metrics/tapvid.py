@@ -90,7 +90,8 @@ class TapVidMetric:
         if absent:
             raise FileNotFoundError(
                 f'{Path(pred_dir) / next(iter(absent)) / TRACKS_NAME} not found: {len(absent)} of the '
-                f'{len(self.sequences)} videos of {self.benchmark} have no predictions. Predict them too, or name the sequences to score.'
+                f'{len(self.sequences)} videos of {self.benchmark} have no predictions. Predict them '
+                'too, or name the sequences to score.'
             )
         rows, num_tracks, num_left_out = [], 0, 0
         for done, name in enumerate(self.sequences, start=1):
