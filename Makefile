@@ -9,10 +9,10 @@ WORK_DIR ?= work_dirs/quickstart
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint clean
+.PHONY: help install quickstart test test-features lint clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 install: $(STAMP) ## make the environment and install the tested set
 
@@ -21,6 +21,11 @@ quickstart: $(STAMP) ## train LIIR on generated videos, evaluate, write work_dir
 
 test: $(STAMP) ## run the test suite
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(shell nproc 2>/dev/null || echo 2) --dist worksteal $(PYTEST_ARGS)
+
+test-features: $(STAMP) ## test the features of timm and transformers, in this environment
+	$(PY) -m pip install --disable-pip-version-check -q -c requirements/constraints-$(ENGINE).txt -e '.[$(ENGINE),test,hf]'
+	$(PY) -m pip install --disable-pip-version-check -q --no-deps -c requirements/constraints-$(ENGINE).txt timm
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(shell nproc 2>/dev/null || echo 2) tests/test_features.py tests/test_models/test_adapters.py
 
 lint: $(STAMP) ## check the style
 	$(PY) -m ruff check .

@@ -513,7 +513,7 @@ def test_a_function_in_a_file_scores_what_the_same_feature_of_ours_scores(user_f
         out = tmp_path / f'out{len(results)}'
         results.append(evaluate(feature.config, feature.checkpoint, task, 'quick', out_dir=out, name=spec))
     mine, ours = results
-    assert mine.scores == ours.scores and mine.scores.jf_mean > 0.1
+    assert mine.result == ours.result and mine.result.metrics['jf_mean'] > 0.1
     assert mine.card.model == f'{user_file}:pooled' and mine.card.colour_space == 'lab'
 
 

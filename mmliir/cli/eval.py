@@ -1,6 +1,7 @@
 """`mmliir eval`: any feature on any benchmark under any protocol."""
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def add_eval(subparsers: argparse._SubParsersAction) -> None:
         '--weights', metavar='FILE', help="weights of the model; 'untrained' for random ones; none for raw colours"
     )
     parser.add_argument('--download', action='store_true', help='let the library of the model fetch its weights')
-    parser.add_argument('--layer', metavar='NAME', help='whose output is the feature (default: by family)')
+    parser.add_argument('--layer', type=_layer, metavar='N', help='stage or block: number or name (default: by family)')
     parser.add_argument('--stride', type=positive, metavar='N', help='pixels per cell (default: by family)')
     parser.add_argument('--on', required=True, type=names, metavar='A,B', help='benchmarks; a wrong name lists all')
     parser.add_argument(
@@ -59,6 +60,11 @@ def add_eval(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument('--overwrite', action='store_true', help="replace another run's predictions in --out")
     parser.add_argument('--no-report', action='store_true', help='leave out report.html')
     parser.set_defaults(run=_run_eval)
+
+
+def _layer(text: str) -> int | str:
+    """A number counts stages or blocks; anything else is a name."""
+    return int(text) if re.fullmatch(r'-?\d+', text) else text
 
 
 def _run_eval(args: argparse.Namespace) -> int:
