@@ -48,7 +48,7 @@ def test_the_doctor_ends_by_what_can_be_used(data, tmp_path):
     assert list(json.loads((tmp_path / 'd.json').read_text())) == ['davis2016', 'davis2017']
     (data / 'davis2017' / 'JPEGImages' / '480p' / 'seed00001' / '00001.jpg').write_bytes(b'')
     done = run('mmliir', 'data', 'doctor', '--data-root', data, 'davis2017')
-    assert done.code == 3 and 'evaluate these alone: --sequences seed00002' in done.out
+    assert done.code == 3 and 'evaluate what is whole: --on davis2017 --sequences seed00002' in done.out
     (data / 'davis2017' / 'JPEGImages' / '480p').rename(data / 'elsewhere')
     assert run('mmliir', 'data', 'doctor', '--data-root', data, 'davis2017').code == 2
 

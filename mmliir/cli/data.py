@@ -222,11 +222,14 @@ def _print_diagnosis(console: Console, diagnosis) -> None:
         table.add_row(_MARKS[finding.level], escape(str(finding)))
     for row in diagnosis.evaluable:
         table.add_row('[bold]usable[/]', escape(str(row)))
-        if 0 < len(row.usable) < row.listed:
-            table.add_row('', escape(f'evaluate these alone: --sequences {_some(row.usable)}'))
     for row in diagnosis.training:
         table.add_row('[bold]usable[/]', escape(f'to train on, {row}'))
     console.print(table, highlight=False)
+    for row in diagnosis.evaluable:
+        if 0 < len(row.usable) < row.listed:
+            # On one line, however long: it is to be copied.
+            text = f'  evaluate what is whole: --on {row.benchmark} --sequences {_some(row.usable)}'
+            console.print(escape(text), highlight=False, soft_wrap=True)
     console.print()
 
 

@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import shutil
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -252,6 +254,35 @@ def test_damage_in_the_middle_shows_when_everything_is_decoded(copy):
     assert usable(diagnose('davis2016', root, full=True)) == {'davis2016': 1}
 
 
+def test_a_png_frame_whose_check_sum_does_not_fit_is_found(tmp_path):
+    write_davis_layout(tmp_path, generate_videos([1], 3, (48, 64)), suffix='.png')
+    path = sorted((tmp_path / 'JPEGImages').rglob('*.png'))[1]
+    data = bytearray(path.read_bytes())
+    place = len(data) - 14  # in the check sum of the last piece of pixels, before IEND
+    data[place] ^= 1
+    path.write_bytes(data)
+    assert not diagnose('davis2017', tmp_path).problems
+    assert 'damaged or cut off' in texts(diagnose('davis2017', tmp_path, full=True), 'problem')
+
+
+def test_a_list_that_is_no_text_is_named(copy):
+    root = copy('davis2017')
+    (root / 'ImageSets' / '2017' / 'val.txt').write_bytes(b'\xff\xfe\x00')
+    diagnosis = diagnose('davis2017', root)
+    assert 'the list val.txt of 2017 is no text' in texts(diagnosis, 'problem') and diagnosis.state == 'unusable'
+
+
+def test_an_image_that_claims_an_unbelievable_size_is_not_decoded(copy):
+    root = copy('davis2017')
+    _, frames, _ = first_video(root)
+    header = struct.pack('>II5B', 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = b'IHDR' + header
+    bomb = b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 13) + chunk + struct.pack('>I', zlib.crc32(chunk))
+    (frames / '00000.jpg').write_bytes(bomb + struct.pack('>I', 0) + b'IDAT' + struct.pack('>I', zlib.crc32(b'IDAT')))
+    diagnosis = diagnose('davis2017', root, full=True)
+    assert 'claim an unbelievable size; not decoded: JPEGImages/480p/seed00001/00000.jpg' in texts(diagnosis, 'problem')
+
+
 def test_a_folder_without_permission_is_a_finding(copy, monkeypatch):
     root = copy('davis2017')
     name, frames, _ = first_video(root)
@@ -362,6 +393,16 @@ def test_training_videos_alone_are_usable(copy):
         shutil.rmtree(root / part)
     diagnosis = diagnose('youtube_vos2018', root)
     assert not diagnosis.problems and diagnosis.evaluable == () and diagnosis.state == 'usable'
+
+
+def test_a_hold_out_with_a_missing_video_is_evaluated_on_the_rest(copy):
+    root = copy('youtube_vos2018')
+    lost = diagnose('youtube_vos2018', root).evaluable[1].usable[0]
+    shutil.rmtree(root / 'train' / 'JPEGImages' / lost)
+    row = diagnose('youtube_vos2018', root).evaluable[1]
+    assert row.benchmark == 'youtube_vos_holdout' and len(row.usable) == 1 and lost not in row.usable
+    task = open_benchmark('youtube_vos_holdout', root, list(row.usable))
+    assert task.metric.sequences == row.usable
 
 
 def test_a_sampled_frame_that_is_not_among_all_frames_is_named(copy):

@@ -8,8 +8,8 @@ import numpy as np
 
 from mmliir.datasets.catalog import CATALOG
 from mmliir.datasets.davis import read_names
-from mmliir.datasets.doctor.findings import Evaluable, Notebook, Progress, evaluable_rows
-from mmliir.datasets.doctor.images import check_frames, check_masks, list_folder, list_names, pair_names
+from mmliir.datasets.doctor.findings import Evaluable, Notebook, Progress, counted, evaluable_rows
+from mmliir.datasets.doctor.images import check_frames, check_masks, folded, list_folder, list_names, pair_names
 from mmliir.datasets.keypoints import is_folder_name
 from mmliir.datasets.masks import LabelMap, read_label_map
 from mmliir.datasets.png import read_ids
@@ -66,7 +66,8 @@ def check_davis(book: Notebook, folder: Path, year: int, full: bool, progress: P
     for finding in aside.findings():
         count = f' ({finding.count})' if finding.count > len(finding.examples) else ''
         book.add('note', f'in sequences that no benchmark here uses: {finding.text}{count}', finding.examples)
-    unlisted = [name for name in frames_there if name not in in_lists and name not in beyond]
+    named = {folded(name) for name in (*in_lists, *beyond)}  # what differs by case has been named above
+    unlisted = [name for name in frames_there if folded(name) not in named]
     if unlisted:
         book.add('note', 'sequences that no list names, or without masks; not used', unlisted)
     usable = {benchmark: [name for name in names if states[name].usable] for benchmark, names in wanted.items()}
@@ -74,7 +75,7 @@ def check_davis(book: Notebook, folder: Path, year: int, full: bool, progress: P
     for benchmark, names in usable.items():
         num_frames = sum(states[name].num_frames for name in names)
         if names:
-            book.add('ok', f'{splits[benchmark]}: {len(names)} whole sequences, {num_frames:,} frames')
+            book.add('ok', f'{splits[benchmark]}: {counted(len(names), "whole sequence")}, {num_frames:,} frames')
         if splits[benchmark] == 'val' and len(names) == published[benchmark] and num_frames != _PUBLISHED_FRAMES[year]:
             text = f'val has {num_frames:,} frames, the published one {_PUBLISHED_FRAMES[year]:,}: not the same clips'
             book.add('problem', text)
@@ -109,8 +110,8 @@ def check_youtube_vos(
         num_listed[benchmark] = len(names)
         usable[benchmark] = _check_vos_split(book, folder, split, names, full, progress)
         if usable[benchmark]:
-            what = 'videos held out' if split == 'train' else 'videos'
-            book.add('ok', f'{split}: {len(usable[benchmark])} whole {what}')
+            what = counted(len(usable[benchmark]), 'whole video')
+            book.add('ok', f'{split}: {what}' + (' held out' if split == 'train' else ''))
     for part in ('train_all_frames', 'train'):
         parent = folder / part / 'JPEGImages'
         if parent.is_dir():
@@ -189,7 +190,7 @@ def check_vip(book: Notebook, folder: Path, full: bool, progress: Progress) -> t
             progress((1 + len(usable)) * len(wanted) + number + 1 - len(wanted), 3 * len(wanted))
     if usable.get('vip'):
         num_frames = sum(states[name].num_frames for name in usable['vip'])
-        book.add('ok', f'val: {len(usable["vip"])} whole videos, {num_frames:,} frames')
+        book.add('ok', f'val: {counted(len(usable["vip"]), "whole video")}, {num_frames:,} frames')
     return evaluable_rows(usable, num_listed, published)
 
 
@@ -210,6 +211,9 @@ def _check_class_files(book: Notebook, folder: Path) -> bool:
 def _read_list(book: Notebook, folder: Path, year: int, split: str) -> list[str]:
     try:
         return _safe_names(book, read_names(folder, year, split)[0])
+    except UnicodeDecodeError as error:
+        book.add('problem', f'the list {split}.txt of {year} is no text ({error.reason}): copy it again')
+        return []
     except (OSError, ValueError) as error:
         book.add('problem', str(error))
         return []

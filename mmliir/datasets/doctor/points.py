@@ -8,7 +8,7 @@ import numpy as np
 
 from mmliir.datasets.badja import PUBLISHED_ANIMALS, BadjaDataset, _is_extra, _read_rows
 from mmliir.datasets.catalog import CATALOG
-from mmliir.datasets.doctor.findings import Evaluable, Notebook, Progress, evaluable_rows
+from mmliir.datasets.doctor.findings import Evaluable, Notebook, Progress, counted, evaluable_rows
 from mmliir.datasets.doctor.images import check_frames, check_images, list_folder, list_names
 from mmliir.datasets.frames import read_image
 from mmliir.datasets.jhmdb import _FRAME_FOLDERS, _find_root, _read_lists, read_joint_positions
@@ -48,7 +48,8 @@ def check_tapvid(book: Notebook, folder: Path, name: str, full: bool, progress: 
         )
         book.add('note', text)
     if usable:
-        book.add('ok', f'{len(usable)} whole videos, {frames:,} frames, in {_counted(len(dataset.paths), "file")}')
+        files = counted(len(dataset.paths), 'file')
+        book.add('ok', f'{counted(len(usable), "whole video")}, {frames:,} frames, in {files}')
     return evaluable_rows(dict.fromkeys(published, usable), dict.fromkeys(published, count), published)
 
 
@@ -91,7 +92,7 @@ def check_jhmdb(book: Notebook, folder: Path, full: bool, progress: Progress) ->
             usable.append(name)
         progress(number + 1, len(listed))
     if usable:
-        book.add('ok', f'split 1: {len(usable)} whole clips to test on')
+        book.add('ok', f'split 1: {counted(len(usable), "whole clip")} to test on')
     return evaluable_rows({'jhmdb': usable}, {'jhmdb': len(listed)}, published)
 
 
@@ -147,7 +148,7 @@ def check_badja(book: Notebook, folder: Path, full: bool, progress: Progress) ->
             where[found] += 1
         progress(number + 1, len(usual))
     for found, count in where.items():
-        book.add('ok', f'frames of {_counted(count, "animal")} found in {found}')
+        book.add('ok', f'frames of {counted(count, "animal")} found in {found}')
     return evaluable_rows({'badja': usable}, {'badja': len(usual)}, published)
 
 
@@ -187,10 +188,6 @@ def _check_animal(book: Notebook, folder: Path, name: str, full: bool) -> str | 
         book.add('problem', str(error))
         return None
     return Path(os.path.relpath(frames[0].parents[1], folder)).as_posix()
-
-
-def _counted(count: int, what: str) -> str:
-    return f'{count} {what}{"" if count == 1 else "s"}'
 
 
 def _after(text: str, mark: str) -> str:

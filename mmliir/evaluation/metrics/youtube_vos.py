@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mmliir.datasets.png import read_ids
-from mmliir.datasets.sources import HOLDOUT_SHARE
+from mmliir.datasets.sources import HOLDOUT_SHARE, holdout_names
 from mmliir.datasets.youtube_vos import HOLDOUT, YouTubeVosDataset
 from mmliir.evaluation.functional.region import object_measures
 from mmliir.registry import METRICS
@@ -67,7 +67,7 @@ class YouTubeVosMetric:
                 f'archive for the server with `mmliir submit`; {HOLDOUT!r} is the split to score on.'
             )
         data = YouTubeVosDataset(data_root, year, split, 'sampled', sequences, holdout_share)
-        held_out = set(YouTubeVosDataset(data_root, year, split, 'sampled', None, holdout_share).names)
+        held_out = set(holdout_names(data.meta, holdout_share))
         self.data_root, self.year, self.split = data.data_root, year, split
         self.sequences = tuple(data.names)
         self.num_sequences_in_split = data.num_sequences_in_split
