@@ -317,7 +317,7 @@ class _Attend(_TorchAttend):
         return super().__call__(query_Chw, keys_RChw, values_RKhw, radius, displaced)
 
     def _check_native(self, query_Chw: Tensor, keys_RChw: Tensor, radius: Sequence, displaced: Sequence) -> None:
-        cells = keys_RChw[:, 0].numel()
+        cells = self._count_keys(keys_RChw, radius)
         if query_Chw.device.type != 'cpu':
             raise native.Unavailable(f'it runs on a CPU, the features are on {query_Chw.device}')
         if query_Chw.dtype != torch.float32:
@@ -338,6 +338,13 @@ class _Attend(_TorchAttend):
                     f'num_mixtures is {self.prior.num_mixtures}'
                 )
 
+    def _count_keys(self, keys_RChw: Tensor, radius: Sequence) -> int:
+        """An upper bound on the keys of one query cell, and on the number of cells of all references."""
+        frame = keys_RChw.shape[2] * keys_RChw.shape[3]
+        if self.border == 'mask':
+            return frame * len(radius)
+        return sum(max(frame, 0 if own is None else (2 * own + 1) ** 2) for own in radius)
+
     def _run_native(
         self, code: ctypes.CDLL, query_Chw: Tensor, keys_RChw: Tensor, values_RKhw: Tensor, radius: Sequence
     ) -> Tensor:
@@ -350,13 +357,15 @@ class _Attend(_TorchAttend):
         key_pointers, value_pointers = (
             pointers(*(maps[r].data_ptr() for r in range(references))) for maps in (keys, values)
         )
-        radii = (ctypes.c_int32 * references)(*(-1 if own is None else min(own, height + width) for own in radius))
+        # A cell farther away is outside the frame, and then takes part under 'zero_logit' alone.
+        farthest = height + width if self.border == 'mask' else 2**31 - 1
+        radii = (ctypes.c_int32 * references)(*(-1 if own is None else min(own, farthest) for own in radius))
         job = native.AttendJob(
             query.data_ptr(), ctypes.addressof(key_pointers), ctypes.addressof(value_pointers),
             None if labels is None else labels.data_ptr(), None if scales is None else scales.data_ptr(),
             ctypes.addressof(radii), out.data_ptr(),
             channels, height, width, references, values.shape[1], self.shape == 'circle',
-            self.border == 'zero_logit', min(self.topk or 0, keys[:, 0].numel()),
+            self.border == 'zero_logit', min(self.topk or 0, self._count_keys(keys, radius)),
             self.normalise == 'softmax_then_topk', self.temperature,
             0 if self.prior is None else prior.num_mixtures, prior.estimator == 'fixed', prior.keep_mass,
             -1.0 if prior.threshold is None else prior.threshold, prior.width, prior.variance_floor,

@@ -80,11 +80,19 @@ def cache_folder() -> Path:
 @functools.lru_cache(maxsize=1)
 def _load_once(_process: int) -> ctypes.CDLL | str:
     try:
-        return _declare(ctypes.CDLL(str(build())))
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        return _load(build())
+    except (OSError, AttributeError, RuntimeError, subprocess.SubprocessError) as error:
         reason = ' '.join(str(error).split())[:300]
         _logger.info('window_topk_attend runs on PyTorch: no compiled code (%s)', reason)
         return reason
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    try:
+        return _declare(ctypes.CDLL(str(path)))
+    except (OSError, AttributeError):  # half a file, or of another machine: not what its name says
+        path.unlink(missing_ok=True)
+        return _declare(ctypes.CDLL(str(build())))
 
 
 def build() -> Path:
@@ -102,6 +110,7 @@ def build() -> Path:
     if target.is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
+    _logger.info('compiling %s into %s', SOURCE.name, target.parent)
     with tempfile.TemporaryDirectory(prefix='build-', dir=target.parent) as folder:
         built = Path(folder) / name
         _compile(compiler, built)

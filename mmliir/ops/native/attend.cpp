@@ -91,10 +91,6 @@ inline vf exp_of(vf x) {
     return poly * (vf)((half + 127) << 23) * (vf)((power - half + 127) << 23);
 }
 
-struct Free {
-    void operator()(void* p) const { std::free(p); }
-};
-
 template <class T> class Buffer { // aligned to a cache line, not initialised
   public:
     Buffer() = default;
@@ -492,17 +488,29 @@ class Band {
 
     // One channel after the other: its values stay in the cache while all queries of the band read them.
     void read_kept(const std::vector<Query>& places) const {
+        struct Term {
+            float weight;
+            const float* value; // of channel 0
+        };
+        std::vector<Term> terms;
+        std::vector<int32_t> ends;
+        for (const Query& query : places) {
+            for (int n = 0; n < query.count; ++n) {
+                const Kept& own = query.kept[n];
+                if (own.key < 0) continue;
+                size_t reference = own.key / cells_;
+                terms.push_back({own.logit, job_.values[reference] + (own.key - reference * cells_)});
+            }
+            ends.push_back(int32_t(terms.size()));
+        }
         for (int k = 0; k < job_.value_channels; ++k) {
             float* out = job_.out + k * cells_;
-            for (const Query& query : places) {
+            const size_t channel = k * cells_;
+            int32_t n = 0;
+            for (size_t q = 0; q < places.size(); ++q) {
                 float sum = 0;
-                for (int n = 0; n < query.count; ++n) {
-                    int32_t key = query.kept[n].key;
-                    if (key < 0) continue;
-                    int32_t reference = int32_t(key / cells_);
-                    sum += query.kept[n].logit * job_.values[reference][k * cells_ + (key - reference * cells_)];
-                }
-                out[query.cell] = sum;
+                for (; n < ends[q]; ++n) sum += terms[n].weight * terms[n].value[channel];
+                out[places[q].cell] = sum;
             }
         }
     }
@@ -754,9 +762,10 @@ class Band {
                 vf value = blend(expand(patch.window->square[at]), patch.logits[at], splat(-2));
                 if (!any(value > bumps[job_.components - 1].peak)) continue;
                 vf place_x = splat(float(x)), place_y = splat(float(row));
-                for (int k = 0; k < job_.components; ++k) { // the larger one stays, the smaller one moves on
+                vi better = vi{};
+                for (int k = 0; k < job_.components; ++k) { // from its place on, all move down by one
                     Bump& bump = bumps[k];
-                    vi better = value > bump.peak;
+                    better |= value > bump.peak;
                     vf old = bump.peak, old_x = bump.x, old_y = bump.y;
                     bump.peak = blend(better, value, old);
                     bump.x = blend(better, place_x, old_x), bump.y = blend(better, place_y, old_y);
