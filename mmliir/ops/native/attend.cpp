@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -625,7 +626,7 @@ class Band {
                 int first, last;
                 inside(patch, row, first, last);
                 const vf* weights = patch.logits + size_t(row) * patch.columns;
-                ptrdiff_t cell = ptrdiff_t(patch.top + row) * job_.width + patch.left;
+                std::ptrdiff_t cell = ptrdiff_t(patch.top + row) * job_.width + patch.left;
                 for (int x = first; x < last; ++x)
                     for (int n = 0; n < STEP; ++n) own[n] += weights[x] * values[n][cell + x];
             }
