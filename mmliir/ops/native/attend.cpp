@@ -487,12 +487,13 @@ class Band {
         });
     }
 
-    // One channel after the other: its values stay in the cache while all queries of the band read them.
+    struct Term {
+        float weight;
+        const float* value; // of channel 0
+    };
+
+    // A few channels after the other: their values stay in the cache while all queries of the band read them.
     void read_kept(const std::vector<Query>& places) const {
-        struct Term {
-            float weight;
-            const float* value; // of channel 0
-        };
         std::vector<Term> terms;
         std::vector<int32_t> ends;
         for (const Query& query : places) {
@@ -504,15 +505,24 @@ class Band {
             }
             ends.push_back(int32_t(terms.size()));
         }
-        for (int k = 0; k < job_.value_channels; ++k) {
-            float* out = job_.out + k * cells_;
-            const size_t channel = k * cells_;
-            int32_t n = 0;
-            for (size_t q = 0; q < places.size(); ++q) {
-                float sum = 0;
-                for (; n < ends[q]; ++n) sum += terms[n].weight * terms[n].value[channel];
-                out[places[q].cell] = sum;
+        int k = 0;
+        for (; k + 4 <= job_.value_channels; k += 4) read_channels<4>(places, terms, ends, k);
+        for (; k < job_.value_channels; ++k) read_channels<1>(places, terms, ends, k);
+    }
+
+    template <int N>
+    void read_channels(const std::vector<Query>& places, const std::vector<Term>& terms,
+                       const std::vector<int32_t>& ends, int k) const {
+        float* out = job_.out + k * cells_;
+        const size_t first = k * cells_;
+        int32_t n = 0;
+        for (size_t q = 0; q < places.size(); ++q) {
+            float sum[N] = {};
+            for (; n < ends[q]; ++n) {
+                const float* value = terms[n].value + first;
+                for (int c = 0; c < N; ++c) sum[c] += terms[n].weight * value[c * cells_];
             }
+            for (int c = 0; c < N; ++c) out[c * cells_ + places[q].cell] = sum[c];
         }
     }
 
@@ -626,7 +636,7 @@ class Band {
                 int first, last;
                 inside(patch, row, first, last);
                 const vf* weights = patch.logits + size_t(row) * patch.columns;
-                std::ptrdiff_t cell = ptrdiff_t(patch.top + row) * job_.width + patch.left;
+                std::ptrdiff_t cell = std::ptrdiff_t(patch.top + row) * job_.width + patch.left;
                 for (int x = first; x < last; ++x)
                     for (int n = 0; n < STEP; ++n) own[n] += weights[x] * values[n][cell + x];
             }
