@@ -60,9 +60,16 @@ def crw_step(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, temperat
 
 
 def mast_step(
-    query: Tensor, keys: Tensor, values: Tensor, radius: int, temperature: float, rows: int, prior: MixturePrior | None
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    radius: int,
+    temperature: float,
+    rows: int,
+    prior: MixturePrior | None = None,
+    unfold_keys: bool = True,
 ) -> Tensor:
-    """Unfold the keys and the labels around every cell; one soft-max over all references and window cells.
+    """Unfold the labels around every cell, and the keys too; one soft-max over all references and window cells.
 
     Args:
         query: (C, h, w).
@@ -73,6 +80,9 @@ def mast_step(
         rows: Query rows that are unfolded at a time. The programs unfold the whole frame: h.
         prior: Replaces each window by a fitted mixture (here by `fit_mixture_rows`, not by LIIR_pytorch's loop over
             window cells and references, which costs more). None: off.
+        unfold_keys: As the programs do for references that they search in two steps. False: one product of the
+            query with the shifted keys for each window cell, as the correlation operator computes it that they use
+            for the others (a compiled extension that does not build for current PyTorch).
 
     Returns:
         (K, h, w).
@@ -86,8 +96,7 @@ def mast_step(
         lines = slice(start, start + rows + 2 * radius)
         affinity = []
         for reference in padded_keys:
-            unfolded = F.unfold(reference[None, :, lines], side)[0].view(len(query), side * side, -1)
-            affinity.append((part[:, None] * unfolded).sum(0))
+            affinity.append(_correlate(part, reference[:, lines], side, unfold_keys))
         affinity = F.softmax(torch.cat(affinity), dim=0)
         if prior is not None:
             affinity = torch.cat([_replace(window, radius, prior) for window in affinity.split(side * side)])
@@ -99,9 +108,15 @@ def mast_step(
     return torch.cat(parts, dim=1)
 
 
-def mast_unfolded_bytes(channels: int, height: int, width: int, radius: int) -> int:
-    """Bytes of the unfolded keys of one whole reference, and again of their product with the query."""
-    return 2 * 4 * channels * (2 * radius + 1) ** 2 * height * width
+def _correlate(query_CN: Tensor, keys_Cyx: Tensor, side: int, unfold: bool) -> Tensor:
+    """(C, N) queries of whole rows and the padded keys that they reach -> (P, N)."""
+    if unfold:
+        unfolded = F.unfold(keys_Cyx[None], side)[0].view(len(query_CN), side * side, -1)
+        return (query_CN[:, None] * unfolded).sum(0)
+    rows, columns = keys_Cyx.shape[1] - side + 1, keys_Cyx.shape[2] - side + 1
+    query = query_CN.view(-1, rows, columns)
+    shifts = [keys_Cyx[:, y : y + rows, x : x + columns] for y in range(side) for x in range(side)]
+    return torch.stack([(query * shifted).sum(0).flatten() for shifted in shifts])
 
 
 def _replace(window_PN: Tensor, radius: int, prior: MixturePrior) -> Tensor:

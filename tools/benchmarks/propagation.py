@@ -51,7 +51,7 @@ class Case:
         channels, references, labels: Of the features, frames and label fields.
         radius: Of the windows; the first reference has none when `whole_first`.
         settings: Further arguments of `window_topk_attend`.
-        reference: 'crw', 'mast', 'dino' or None.
+        others: Of 'crw', 'dino', 'mast' (keys unfolded), 'mast_shift' (one product a window cell).
         hard: Labels are one-hot, else fields.
         rows: Query rows that 'mast' unfolds at a time; 0: the whole frame.
     """
@@ -62,7 +62,7 @@ class Case:
     references: int
     radius: int
     settings: dict = field(default_factory=dict)
-    reference: str | None = None
+    others: tuple[str, ...] = ()
     labels: int = 5
     whole_first: bool = False
     hard: bool = False
@@ -89,23 +89,21 @@ class Case:
 
 
 #: CRW on DAVIS at 480p: stride 8, the first frame without a window and 20 frames with one.
-CRW = Case(
-    60, 107, 256, 21, 12, {'shape': 'circle', 'temperature': 0.05, 'topk': 10}, 'crw', whole_first=True
-)  # fmt: skip
+CRW = Case(60, 107, 256, 21, 12, {'shape': 'circle', 'temperature': 0.05, 'topk': 10}, ('crw',), whole_first=True)
 #: LIIR on DAVIS at 480p: stride 4, frames 0, 5, t-5, t-3, t-1, one soft-max over all of them.
-LIIR = Case(120, 214, 64, 5, 14, {'border': 'zero_logit'}, 'mast', labels=7, hard=True, rows=8)
+LIIR = Case(120, 214, 64, 5, 14, {'border': 'zero_logit'}, ('mast', 'mast_shift'), labels=7, hard=True, rows=8)
 LIIR_PRIOR = MixturePrior(2, 'moments', keep_mass=True)
 #: DINO's ViT-S/16 on DAVIS at 480 x 848: the first frame and the 7 last ones.
-DINO = Case(30, 53, 384, 8, 12, {'temperature': 0.1, 'topk': 5}, 'dino')
+DINO = Case(30, 53, 384, 8, 12, {'temperature': 0.1, 'topk': 5}, ('dino',))
 CASES = {
     'crw': CRW,
     'liir': LIIR,
-    'liir_paper': replace(LIIR, settings={**LIIR.settings, 'prior': LIIR_PRIOR}),
+    'liir_paper': replace(LIIR, settings={**LIIR.settings, 'prior': LIIR_PRIOR}, others=('mast',)),
     'dino': DINO,
-    'crw_1_label': replace(CRW, labels=1, reference=None),
-    'crw_300_labels': replace(CRW, labels=300, reference=None),
-    'liir_1_label': replace(LIIR, labels=2, reference=None),
-    'liir_300_labels': replace(LIIR, labels=301, reference=None),
+    'crw_1_label': replace(CRW, labels=1, others=()),
+    'crw_300_labels': replace(CRW, labels=300, others=()),
+    'liir_1_label': replace(LIIR, labels=2, others=()),
+    'liir_300_labels': replace(LIIR, labels=301, others=()),
 }
 #: Names for --cases that stand for several; a label map with one object has two channels, one for the background.
 GROUPS = {'labels': ['crw_1_label', 'crw_300_labels', 'liir_1_label', 'liir_300_labels']}
@@ -142,6 +140,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--tolerance', type=float, default=2e-3, help='largest difference that passes')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the rows here')
     parser.add_argument('--plot', type=Path, metavar='FILE.png', help='draw the ratios here')
+    parser.add_argument('--whole', action='store_true', help='unfold all rows at once, as MAST does: 20 GB')
     parser.add_argument('--measure', nargs=2, help=argparse.SUPPRESS)  # case and algorithm: one process's work
     parser.add_argument('--result', type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -158,7 +157,7 @@ def parse_args() -> argparse.Namespace:
 def measure(args: argparse.Namespace) -> dict:
     """Time and peak memory of one algorithm on one case, in this process."""
     name, algorithm = args.measure
-    case = CASES[name].small() if args.quick else CASES[name]
+    case = case_of(name, args)
     torch.set_num_threads(args.threads)
     step_of_small = prepare(case.small(), algorithm, args.device)
     step_of_small()  # builds the compiled code, starts threads
@@ -179,12 +178,18 @@ def measure(args: argparse.Namespace) -> dict:
     return {**found, 'wall': walls, 'cpu': cpus, 'mask_bytes': mask_bytes(case, algorithm)}
 
 
+def case_of(name: str, args: argparse.Namespace) -> Case:
+    if args.quick:
+        return CASES[name].small()
+    return replace(CASES[name], rows=0) if args.whole else CASES[name]
+
+
 def inputs_of(case: Case, device: str) -> tuple[Tensor, Tensor, Tensor]:
     """query, keys and values: features of unit length for cosine protocols, else such that a few keys count."""
     generator = torch.Generator().manual_seed(0)
     cells = (case.height, case.width)
     features = torch.randn(case.references + 1, case.channels, *cells, generator=generator)
-    features = features.mul_(0.5) if case.reference == 'mast' or case.hard else F.normalize(features, dim=1)
+    features = features.mul_(0.5) if case.hard else F.normalize(features, dim=1)
     if case.hard:  # blobs of 8 x 8 cells
         coarse = (case.references, 1, -(-case.height // 8), -(-case.width // 8))
         labels = torch.randint(0, case.labels, coarse, generator=generator)
@@ -208,7 +213,8 @@ def prepare(case: Case, algorithm: str, device: str) -> Callable[[], Tensor]:
         mask = evaluators.dino_mask(case.height, case.width, case.radius, case.references).to(device)
         return lambda: evaluators.dino_step(*inputs, mask, settings['temperature'], settings['topk'])
     rows, prior = case.rows or case.height, settings.get('prior')
-    return lambda: evaluators.mast_step(*inputs, case.radius, settings.get('temperature', 1.0), rows, prior)
+    unfold = algorithm == 'mast'
+    return lambda: evaluators.mast_step(*inputs, case.radius, settings.get('temperature', 1.0), rows, prior, unfold)
 
 
 def mask_bytes(case: Case, algorithm: str) -> int:
@@ -264,9 +270,9 @@ def matrix_rate(args: argparse.Namespace) -> float:
 # ------------------------------------------------------------------------------------------------------ comparison
 def compare(name: str, args: argparse.Namespace, folder: Path, rate: float) -> list[dict]:
     """Measure all algorithms of a case, ours before and after the others, and print a line for each."""
-    case = CASES[name].small() if args.quick else CASES[name]
+    case = case_of(name, args)
     ours = 'torch' if args.device == 'cuda' else fastest_backend()
-    others = [own for own in (case.reference, 'torch' if ours == 'native' else None) if own is not None]
+    others = [*case.others, *(['torch'] if ours == 'native' else [])]
     found = {}
     for algorithm in [ours, *others, ours]:
         run = run_measurement(name, algorithm, args, folder)
@@ -317,7 +323,7 @@ def run_measurement(name: str, algorithm: str, args: argparse.Namespace, folder:
         return measure(argparse.Namespace(**{**vars(args), 'measure': (name, algorithm), 'result': result}))
     command = [sys.executable, __file__, '--measure', name, algorithm, '--result', str(result)]
     command += ['--threads', str(args.threads), '--repeats', str(args.repeats), '--device', args.device]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command + ['--whole'] * args.whole, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[-1]
         raise SystemExit(f'{name}, {algorithm}: {reason}')

@@ -489,41 +489,42 @@ class Band {
 
     struct Term {
         float weight;
+        int32_t query;      // among the queries of the band
         const float* value; // of channel 0
     };
 
-    // A few channels after the other: their values stay in the cache while all queries of the band read them.
+    // Terms in the order of their addresses: lines are read once and one after the other, and the sums of the band,
+    // which are hit in any order, are few. Four channels at a time.
     void read_kept(const std::vector<Query>& places) const {
         std::vector<Term> terms;
-        std::vector<int32_t> ends;
-        for (const Query& query : places) {
-            for (int n = 0; n < query.count; ++n) {
-                const Kept& own = query.kept[n];
+        for (size_t q = 0; q < places.size(); ++q) {
+            for (int n = 0; n < places[q].count; ++n) {
+                const Kept& own = places[q].kept[n];
                 if (own.key < 0) continue;
                 size_t reference = own.key / cells_;
-                terms.push_back({own.logit, job_.values[reference] + (own.key - reference * cells_)});
+                const float* value = job_.values[reference] + (own.key - reference * cells_);
+                terms.push_back({own.logit, int32_t(q), value});
             }
-            ends.push_back(int32_t(terms.size()));
         }
+        std::sort(terms.begin(), terms.end(), [](const Term& a, const Term& b) {
+            return a.value != b.value ? a.value < b.value : a.query < b.query;
+        });
         int k = 0;
-        for (; k + 4 <= job_.value_channels; k += 4) read_channels<4>(places, terms, ends, k);
-        for (; k < job_.value_channels; ++k) read_channels<1>(places, terms, ends, k);
+        for (; k + 4 <= job_.value_channels; k += 4) read_channels<4>(places, terms, k);
+        for (; k < job_.value_channels; ++k) read_channels<1>(places, terms, k);
     }
 
     template <int N>
-    void read_channels(const std::vector<Query>& places, const std::vector<Term>& terms,
-                       const std::vector<int32_t>& ends, int k) const {
-        float* out = job_.out + k * cells_;
+    void read_channels(const std::vector<Query>& places, const std::vector<Term>& terms, int k) const {
+        std::vector<float> sums(places.size() * N, 0.0f);
         const size_t first = k * cells_;
-        int32_t n = 0;
-        for (size_t q = 0; q < places.size(); ++q) {
-            float sum[N] = {};
-            for (; n < ends[q]; ++n) {
-                const float* value = terms[n].value + first;
-                for (int c = 0; c < N; ++c) sum[c] += terms[n].weight * value[c * cells_];
-            }
-            for (int c = 0; c < N; ++c) out[c * cells_ + places[q].cell] = sum[c];
+        for (const Term& term : terms) {
+            const float* value = term.value + first;
+            float* sum = &sums[size_t(term.query) * N];
+            for (int c = 0; c < N; ++c) sum[c] += term.weight * value[c * cells_];
         }
+        for (size_t q = 0; q < places.size(); ++q)
+            for (int c = 0; c < N; ++c) job_.out[(k + c) * cells_ + places[q].cell] = sums[q * N + c];
     }
 
     // ------------------------------------------------------------------------------------- soft-max over all keys
