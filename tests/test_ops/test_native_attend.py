@@ -188,6 +188,17 @@ def test_inputs_may_be_views_and_of_half_precision():
     assert torch.equal(read, window_topk_attend(*(one.float() for one in half), [2, 3], backend='native'))
 
 
+@pytest.mark.parametrize('backend', ['torch', pytest.param('native', marks=needs_compiler)])
+@pytest.mark.parametrize('topk_scope', ['joint', 'per_reference'])
+def test_keys_may_come_one_by_one(backend, topk_scope):
+    query, keys, values = _inputs(8, 9, references=3)
+    settings = {'topk': 3, 'topk_scope': topk_scope, 'backend': backend}
+    expected = window_topk_attend(query, keys, values, [2, 3, None], **settings)
+    assert torch.equal(window_topk_attend(query, list(keys), values, [2, 3, None], **settings), expected)
+    with pytest.raises(ValueError, match=r'keys \(R, C, h, w\), got \(3, 8, 9\) and \[.*\(3, 8, 8\)\]'):
+        window_topk_attend(query, [*keys[:2], keys[2, :, :, 1:]], values, [2, 3, None], **settings)
+
+
 def test_what_it_cannot_serve_is_named_and_auto_serves_it():
     query, keys, values = _inputs(5, 5)
     double = [one.double() for one in (query, keys, values)]
