@@ -1,0 +1,904 @@
+// Compiled core of mmliir.ops.window_topk_attend: float32, CPU, plain C interface, no library but the standard one.
+//
+// Queries are taken in tiles of 4 x 4 cells, one cell a vector lane. The keys that a tile can reach are compared with
+// all 16 queries at once: a key's channel is a scalar that multiplies a vector of queries, so keys need no unfolding,
+// only a copy of the rows that a band of queries reaches, with the channels of one row beside each other
+// ([row][channel][x]). A patch of logits ([key][16]) stays in the cache and is consumed at once: it updates the k best
+// keys of each query, or a running soft-max with its read-out, or it is replaced by a mixture and read out.
+//
+// Every number is computed in an order that depends on the query, the keys and the settings alone, never on the
+// band that a thread takes, so results are the same to the last bit for every number of threads.
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <new>
+#include <vector>
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+constexpr int SIDE = 4;               // cells of a tile on each axis
+constexpr int LANES = SIDE * SIDE;    // queries of a tile
+constexpr int MAX_COMPONENTS = 8;     // of a mixture
+constexpr int SPARE = 32;             // places for keys that tie with the k-th, beyond k
+constexpr int WHOLE_FRAME_KEYS = 512; // logits of one patch of a reference without a window
+// Accumulators of the dot product: what the vector registers of the machine hold beside the query.
+#if defined(__AVX512F__)
+constexpr int BLOCK = 24;
+#else
+constexpr int BLOCK = 6;
+#endif
+
+typedef float vf __attribute__((vector_size(4 * LANES)));
+typedef int32_t vi __attribute__((vector_size(4 * LANES)));
+constexpr float INF = std::numeric_limits<float>::infinity();
+constexpr float LOWEST_EXPONENT = -80.0f; // of a mixture, as in gaussian_mixture.py
+
+inline vf splat(float x) { return x - vf{}; }
+inline vi splat_i(int32_t x) { return x - vi{}; }
+inline vf blend(vi mask, vf yes, vf no) { return (vf)(((vi)yes & mask) | ((vi)no & ~mask)); }
+inline vf vmax(vf a, vf b) { return a > b ? a : b; }
+inline vf vmin(vf a, vf b) { return a < b ? a : b; }
+
+inline vi expand(uint16_t bits) { // one bit a lane -> all bits of the lane
+    constexpr vi own = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
+    return (splat_i(bits) & own) != 0;
+}
+
+inline uint32_t at_least(vf a, vf b) { // one bit a lane: a >= b
+#if defined(__AVX512F__)
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GE_OQ);
+#else
+    vi is = a >= b;
+    uint32_t bits = 0;
+    for (int n = 0; n < LANES; ++n) bits |= uint32_t(is[n] & 1) << n;
+    return bits;
+#endif
+}
+
+inline bool any(vi is) {
+#if defined(__AVX512F__)
+    return _mm512_test_epi32_mask((__m512i)is, (__m512i)is) != 0;
+#else
+    int32_t all = 0;
+    for (int n = 0; n < LANES; ++n) all |= is[n];
+    return all != 0;
+#endif
+}
+
+// e^x for x <= 88, within 2 units in the last place; denormal results and 0 below -87.3 as they should be.
+inline vf exp_of(vf x) {
+    x = vmax(x, splat(-105.0f));
+    const vf magic = splat(12582912.0f); // 1.5 * 2^23: adding it rounds to a whole number
+    vf whole = (x * 1.44269504f + magic) - magic;
+    vf rest = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
+    vf poly = splat(1.9875691500e-4f);
+    poly = poly * rest + 1.3981999507e-3f;
+    poly = poly * rest + 8.3334519073e-3f;
+    poly = poly * rest + 4.1665795894e-2f;
+    poly = poly * rest + 1.6666665459e-1f;
+    poly = poly * rest + 5.0000001201e-1f;
+    poly = poly * (rest * rest) + rest + 1.0f;
+    vi power = __builtin_convertvector(whole, vi);
+    vi half = power >> 1; // two factors: 2^power alone has no normal float below -126
+    return poly * (vf)((half + 127) << 23) * (vf)((power - half + 127) << 23);
+}
+
+template <class T> class Buffer { // aligned to a cache line, not initialised
+  public:
+    Buffer() = default;
+    explicit Buffer(size_t count) { resize(count); }
+    void resize(size_t count) {
+        std::free(data_);
+        size_t bytes = (count * sizeof(T) + 63) / 64 * 64;
+        data_ = static_cast<T*>(std::aligned_alloc(64, std::max<size_t>(bytes, 64)));
+        if (!data_) throw std::bad_alloc();
+    }
+    ~Buffer() { std::free(data_); }
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+    T& operator[](size_t n) { return data_[n]; }
+    T* at(size_t n) { return data_ + n; }
+
+  private:
+    T* data_ = nullptr;
+};
+
+template <int N> void dot(const float* query, const float* keys, size_t stride, int channels, vf* out) {
+    vf sum[N];
+#pragma GCC unroll 24
+    for (int n = 0; n < N; ++n) sum[n] = vf{};
+    for (int c = 0; c < channels; ++c, query += LANES, keys += stride) {
+        const vf own = *reinterpret_cast<const vf*>(query);
+#pragma GCC unroll 24
+        for (int n = 0; n < N; ++n) sum[n] += own * keys[n];
+    }
+#pragma GCC unroll 24
+    for (int n = 0; n < N; ++n) out[n] = sum[n];
+}
+
+using Dot = void (*)(const float*, const float*, size_t, int, vf*);
+template <int... N> struct Table {
+    static constexpr Dot dots[] = {nullptr, dot<N>...};
+};
+#if defined(__AVX512F__)
+using Dots = Table<1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24>;
+#else
+using Dots = Table<1, 2, 3, 4, 5, 6>;
+#endif
+
+// Logits of `count` neighbouring keys, in pieces of about the same size.
+void dot_row(const float* query, const float* keys, size_t stride, int channels, int count, vf* out) {
+    for (int pieces = (count + BLOCK - 1) / BLOCK; pieces > 0; --pieces) {
+        int size = (count + pieces - 1) / pieces;
+        Dots::dots[size](query, keys, stride, channels, out);
+        keys += size, out += size, count -= size;
+    }
+}
+
+} // namespace
+
+extern "C" {
+
+struct MmliirJob {
+    const float* query;          // (C, h, w)
+    const float* const* keys;    // R times (C, h, w)
+    const float* const* values;  // R times (K, h, w)
+    const int32_t* labels;       // (R, h, w) the only channel with a value, -1: none; NULL: read `values`
+    const float* scales;         // (R, h, w) the value in that channel
+    const int32_t* radius;       // R; -1: the whole frame
+    float* out;                  // (K, h, w)
+    int32_t channels, height, width, references, value_channels;
+    int32_t shape, zero_logit;   // 0: square; 1: cells nearer than the radius; 2: cells up to it
+    int32_t topk;                // 0: all keys; the query is then divided by the temperature
+    int32_t share_ties;          // keys that tie with the k-th share the places that the better ones leave
+    int32_t over_all;            // the kept weights are those of a soft-max over all keys
+    float temperature;
+    int32_t components;          // of the mixture that replaces a window; 0: none
+    int32_t fixed_width, keep_mass;
+    float threshold;             // replace where the largest probability is above this; below 0: everywhere
+    float width_of_bump, variance_floor;
+};
+
+enum { MMLIIR_DONE = 0, MMLIIR_NOT_FINITE = 1, MMLIIR_NO_MEMORY = 2 };
+}
+
+namespace {
+
+// The keys that one tile can reach in one reference, or some rows of a whole frame.
+struct Window {
+    int radius;                   // -1: none
+    int rows, columns;            // of a patch around a tile
+    std::vector<int> first, last; // x range of each row that some lane reaches
+    std::vector<uint16_t> member; // (rows, columns) one bit a lane: within the lane's window
+    std::vector<uint16_t> square; // (rows, columns) one bit a lane: within the square around it
+
+    Window(int r, int shape) : radius(r), rows(SIDE + 2 * r), columns(SIDE + 2 * r) {
+        member.assign(size_t(rows) * columns, 0);
+        square = member;
+        for (int y = 0; y < rows; ++y) {
+            int low = columns, high = 0;
+            for (int x = 0; x < columns; ++x) {
+                for (int lane = 0; lane < LANES; ++lane) {
+                    int dy = y - r - lane / SIDE, dx = x - r - lane % SIDE;
+                    if (std::abs(dy) > r || std::abs(dx) > r) continue;
+                    square[size_t(y) * columns + x] |= uint16_t(1u << lane);
+                    int apart = dx * dx + dy * dy;
+                    if (shape == 1 && apart >= r * r && apart) continue;
+                    if (shape == 2 && apart > r * r) continue;
+                    member[size_t(y) * columns + x] |= uint16_t(1u << lane);
+                    low = std::min(low, x), high = std::max(high, x + 1);
+                }
+            }
+            first.push_back(std::min(low, high)), last.push_back(high);
+        }
+    }
+};
+
+// Logits of one tile over one patch of keys. Key (y, x) of the patch is cell (top + y, left + x) of the frame.
+struct Patch {
+    int reference, top, left, rows, columns;
+    const Window* window; // nullptr: every lane reaches every key
+    vf* logits;           // (rows, columns)
+};
+
+struct Kept {
+    float logit;
+    int32_t key; // reference * h * w + cell; -1: a cell outside the frame
+};
+
+class Band {
+  public:
+    Band(const MmliirJob& job, int start, int stop)
+        : job_(job), start_(start), stop_(std::min(stop, job.height)),
+          across_((job.width + SIDE - 1) / SIDE), tiles_(across_ * ((stop_ - start + SIDE - 1) / SIDE)),
+          cells_(size_t(job.height) * job.width) {
+        size_t lines = (job.width + 15) / 16;
+        stride_ = 16 * (lines | 1); // an odd number of cache lines, so that channels share no cache set
+    }
+
+    int run() {
+        pack_queries();
+        bool good = job_.topk ? run_topk() : job_.components ? run_mixture() : run_all();
+        return good && finite_ ? MMLIIR_DONE : MMLIIR_NOT_FINITE;
+    }
+
+  private:
+    void pack_queries() {
+        queries_.resize(size_t(tiles_) * job_.channels * LANES);
+        lanes_.assign(tiles_, 0);
+        for (int tile = 0; tile < tiles_; ++tile) {
+            float* to = queries_.at(size_t(tile) * job_.channels * LANES);
+            std::memset(to, 0, sizeof(float) * job_.channels * LANES);
+            for (int lane = 0; lane < LANES; ++lane) {
+                int y = row_of(tile) + lane / SIDE, x = column_of(tile) + lane % SIDE;
+                if (y >= job_.height || x >= job_.width) continue;
+                lanes_[tile] |= uint16_t(1u << lane);
+                const float* from = job_.query + size_t(y) * job_.width + x;
+                for (int c = 0; c < job_.channels; ++c) to[c * LANES + lane] = from[c * cells_];
+            }
+            check(to, job_.channels * LANES);
+        }
+    }
+
+    // Rows first..last of a reference as [row][channel][x].
+    void pack_keys(int reference, int first, int last) {
+        size_t row = size_t(job_.channels) * stride_, needed = row * (last - first);
+        if (needed > packed_size_) packed_.resize(packed_size_ = needed);
+        for (int y = first; y < last; ++y) {
+            for (int c = 0; c < job_.channels; ++c) {
+                float* to = packed_.at(row * (y - first) + c * stride_);
+                std::memcpy(to, job_.keys[reference] + c * cells_ + size_t(y) * job_.width,
+                            sizeof(float) * job_.width);
+                check(to, job_.width);
+            }
+        }
+        packed_first_ = first;
+    }
+
+    void check(const float* numbers, int count) {
+        uint32_t bad = 0;
+        for (int n = 0; n < count; ++n) {
+            uint32_t bits;
+            std::memcpy(&bits, numbers + n, 4);
+            bad |= (bits & 0x7f800000u) == 0x7f800000u;
+        }
+        if (bad) finite_ = false;
+    }
+
+    int row_of(int tile) const { return start_ + tile / across_ * SIDE; }
+    int column_of(int tile) const { return tile % across_ * SIDE; }
+
+    const Window& window_of(int radius) {
+        for (auto& own : windows_)
+            if (own->radius == radius) return *own;
+        windows_.push_back(new Window(radius, job_.shape));
+        return *windows_.back();
+    }
+
+    // Call consume(tile, patch) for every tile and everything that it can reach, window after window, then the
+    // references without one. `wanted`: nullptr, or which tiles.
+    template <class Consume> bool sweep(const uint8_t* wanted, Consume consume) {
+        for (int r = 0; r < job_.references && finite_; ++r) {
+            if (job_.radius[r] < 0) continue;
+            const Window& window = window_of(job_.radius[r]);
+            int first = std::max(0, start_ - window.radius), last = std::min(job_.height, stop_ + window.radius);
+            pack_keys(r, first, last);
+            reserve(size_t(window.rows) * window.columns);
+            for (int tile = 0; tile < tiles_; ++tile) {
+                if (wanted && !wanted[tile]) continue;
+                Patch patch{r, row_of(tile) - window.radius, column_of(tile) - window.radius, window.rows,
+                            window.columns, &window, logits_.at(0)};
+                compare(tile, patch, last);
+                consume(tile, patch);
+            }
+        }
+        int rows = std::max(1, WHOLE_FRAME_KEYS / job_.width);
+        for (int r = 0; r < job_.references && finite_; ++r) {
+            if (job_.radius[r] >= 0) continue;
+            reserve(size_t(rows) * job_.width);
+            for (int y = 0; y < job_.height; y += rows) {
+                int last = std::min(job_.height, y + rows);
+                pack_keys(r, y, last);
+                for (int tile = 0; tile < tiles_; ++tile) {
+                    if (wanted && !wanted[tile]) continue;
+                    Patch patch{r, y, 0, last - y, job_.width, nullptr, logits_.at(0)};
+                    compare(tile, patch, last);
+                    consume(tile, patch);
+                }
+            }
+        }
+        return finite_;
+    }
+
+    void reserve(size_t logits) {
+        if (logits > logits_size_) logits_.resize(logits_size_ = logits);
+    }
+
+    // Fill in the logits of the keys in the frame.
+    void compare(int tile, const Patch& patch, int packed_last) {
+        const float* query = queries_.at(size_t(tile) * job_.channels * LANES);
+        int low = std::max(packed_first_, patch.top), high = std::min(packed_last, patch.top + patch.rows);
+        for (int y = low; y < high; ++y) {
+            int first, last;
+            inside(patch, y - patch.top, first, last);
+            if (first >= last) continue;
+            const float* keys = packed_.at((size_t(y - packed_first_) * job_.channels) * stride_) + patch.left + first;
+            dot_row(query, keys, stride_, job_.channels, last - first,
+                    patch.logits + size_t(y - patch.top) * patch.columns + first);
+        }
+    }
+
+    // Range of x of a row of a patch that lies in the frame and that some lane reaches; empty outside the frame.
+    void inside(const Patch& patch, int row, int& first, int& last) const {
+        first = patch.window ? patch.window->first[row] : 0;
+        last = patch.window ? patch.window->last[row] : patch.columns;
+        first = std::max(first, -patch.left);
+        last = std::min(last, job_.width - patch.left);
+        int y = patch.top + row;
+        if (y < 0 || y >= job_.height) last = first;
+        last = std::max(first, last);
+    }
+
+    // Call key(logit, lanes, cell) for each key of the patch that takes part, cell = -1 for those outside the frame
+    // (whose logit is 0, where `zero_logit` lets them take part).
+    template <class Key> void for_keys(const Patch& patch, uint16_t lanes, Key key) const {
+        for (int row = 0; row < patch.rows; ++row) {
+            int first, last;
+            inside(patch, row, first, last);
+            const vf* logits = patch.logits + size_t(row) * patch.columns;
+            const uint16_t* member = patch.window ? &patch.window->member[size_t(row) * patch.columns] : nullptr;
+            int32_t cell = (patch.top + row) * job_.width + patch.left;
+            if (job_.zero_logit && patch.window) {
+                int begin = patch.window->first[row], end = patch.window->last[row];
+                for (int x = begin; x < end; ++x) {
+                    bool here = x >= first && x < last;
+                    key(here ? logits[x] : vf{}, uint16_t(member[x] & lanes), here ? cell + x : -1);
+                }
+            } else if (member) {
+                for (int x = first; x < last; ++x) key(logits[x], uint16_t(member[x] & lanes), cell + x);
+            } else {
+                for (int x = first; x < last; ++x) key(logits[x], lanes, cell + x);
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------- the k best keys
+
+    bool run_topk() {
+        const int k = job_.topk, room = k + SPARE;
+        const size_t queries = size_t(tiles_) * LANES;
+        kept_.resize(queries * room);
+        std::vector<int32_t> count(queries, 0);
+        std::vector<float> dropped(queries, -INF); // the largest logit that found no room
+        Buffer<vf> least(tiles_), highest(tiles_), total(tiles_);
+        for (int tile = 0; tile < tiles_; ++tile) {
+            least[tile] = splat(-INF), highest[tile] = splat(-FLT_MAX), total[tile] = vf{};
+        }
+        const float inverse = 1.0f / job_.temperature;
+        bool good = sweep(nullptr, [&](int tile, const Patch& patch) {
+            vf bound = least[tile];
+            const int32_t base = int32_t(patch.reference * cells_);
+            for_keys(patch, lanes_[tile], [&](vf logit, uint16_t lanes, int32_t cell) {
+                uint32_t hits = at_least(logit, bound) & lanes;
+                while (hits) {
+                    int lane = __builtin_ctz(hits);
+                    hits &= hits - 1;
+                    size_t q = size_t(tile) * LANES + lane;
+                    bound[lane] = insert(kept_.at(q * room), count[q], dropped[q], k, room,
+                                         {logit[lane], cell < 0 ? -1 : base + cell});
+                }
+            });
+            least[tile] = bound;
+            if (job_.over_all) add_to_total(patch, lanes_[tile], inverse, highest[tile], total[tile]);
+        });
+        if (!good) return false;
+
+        // Keys that tie with the k-th are all kept: where they had no room, look again, now that the k-th is known.
+        std::vector<uint8_t> again(tiles_, 0);
+        std::vector<std::vector<Kept>> full(queries);
+        bool some = false;
+        for (size_t q = 0; q < queries; ++q) {
+            if (dropped[q] > -INF && count[q] >= k && dropped[q] >= kept_[q * room + k - 1].logit) {
+                again[q / LANES] = 1, some = true;
+            }
+        }
+        if (some) {
+            good = sweep(again.data(), [&](int tile, const Patch& patch) {
+                const int32_t base = int32_t(patch.reference * cells_);
+                for_keys(patch, lanes_[tile], [&](vf logit, uint16_t lanes, int32_t cell) {
+                    uint32_t hits = at_least(logit, least[tile]) & lanes;
+                    while (hits) {
+                        int lane = __builtin_ctz(hits);
+                        hits &= hits - 1;
+                        full[size_t(tile) * LANES + lane].push_back({logit[lane], cell < 0 ? -1 : base + cell});
+                    }
+                });
+            });
+            if (!good) return false;
+        }
+
+        std::vector<Query> places;
+        for (size_t q = 0; q < queries; ++q) {
+            int tile = int(q / LANES), lane = int(q % LANES);
+            if (!(lanes_[tile] >> lane & 1)) continue;
+            Kept* own = full[q].empty() ? kept_.at(q * room) : full[q].data();
+            int size = full[q].empty() ? count[q] : int(full[q].size());
+            float top = own[0].logit;
+            for (int n = 1; n < size; ++n) top = std::max(top, own[n].logit);
+            float sum = 0, scale = 1, part = 1;
+            const float last = size > k ? least[tile][lane] : -INF; // some tie with the k-th
+            if (job_.share_ties && size > k) {
+                int better = 0;
+                for (int n = 0; n < size; ++n) better += own[n].logit > last;
+                part = float(k - better) / float(size - better);
+            }
+            for (int n = 0; n < size; ++n) {
+                const bool shares = own[n].logit == last;
+                own[n].logit = std::exp((own[n].logit - top) * inverse) * (shares ? part : 1.0f);
+                sum += own[n].logit;
+            }
+            if (job_.over_all) {
+                scale = std::exp(top * inverse - highest[tile][lane]) / total[tile][lane];
+            } else {
+                scale = 1 / sum;
+            }
+            for (int n = 0; n < size; ++n) own[n].logit *= scale;
+            int y = row_of(tile) + lane / SIDE, x = column_of(tile) + lane % SIDE;
+            places.push_back({own, size, y * job_.width + x});
+        }
+        read_kept(places);
+        return true;
+    }
+
+    struct Query {
+        const Kept* kept;
+        int count;
+        int32_t cell;
+    };
+
+    // Keep the list sorted, with everything that is at least the k-th; -> the k-th, or -infinity as long as there
+    // are fewer.
+    static float insert(Kept* list, int32_t& count, float& dropped, int k, int room, Kept entry) {
+        if (count == room) { // all but the first k tie with the k-th
+            if (entry.logit <= list[k - 1].logit) {
+                dropped = std::max(dropped, entry.logit);
+                return list[k - 1].logit;
+            }
+            dropped = std::max(dropped, list[--count].logit);
+        }
+        int place = count++;
+        for (; place > 0 && list[place - 1].logit < entry.logit; --place) list[place] = list[place - 1];
+        list[place] = entry;
+        if (count < k) return -INF;
+        float least = list[k - 1].logit;
+        while (count > k && list[count - 1].logit < least) --count;
+        return least;
+    }
+
+    void add_to_total(const Patch& patch, uint16_t lanes, float inverse, vf& highest, vf& total) const {
+        vf top = splat(-FLT_MAX);
+        for_keys(patch, lanes, [&](vf logit, uint16_t own, int32_t) {
+            top = vmax(top, blend(expand(own), logit * inverse, splat(-FLT_MAX)));
+        });
+        top = vmax(top, highest);
+        total *= exp_of(highest - top);
+        highest = top;
+        for_keys(patch, lanes, [&](vf logit, uint16_t own, int32_t) {
+            total += blend(expand(own), exp_of(logit * inverse - top), vf{});
+        });
+    }
+
+    struct Term {
+        float weight;
+        int32_t query;      // among the queries of the band
+        const float* value; // of channel 0
+    };
+
+    // Terms in the order of their addresses: lines are read once and one after the other, and the sums of the band,
+    // which are hit in any order, are few. Four channels at a time.
+    void read_kept(const std::vector<Query>& places) const {
+        std::vector<Term> terms;
+        for (size_t q = 0; q < places.size(); ++q) {
+            for (int n = 0; n < places[q].count; ++n) {
+                const Kept& own = places[q].kept[n];
+                if (own.key < 0) continue;
+                size_t reference = own.key / cells_;
+                const float* value = job_.values[reference] + (own.key - reference * cells_);
+                terms.push_back({own.logit, int32_t(q), value});
+            }
+        }
+        std::sort(terms.begin(), terms.end(), [](const Term& a, const Term& b) {
+            return a.value != b.value ? a.value < b.value : a.query < b.query;
+        });
+        int k = 0;
+        for (; k + 4 <= job_.value_channels; k += 4) read_channels<4>(places, terms, k);
+        for (; k < job_.value_channels; ++k) read_channels<1>(places, terms, k);
+    }
+
+    template <int N>
+    void read_channels(const std::vector<Query>& places, const std::vector<Term>& terms, int k) const {
+        std::vector<float> sums(places.size() * N, 0.0f);
+        const size_t first = k * cells_;
+        for (const Term& term : terms) {
+            const float* value = term.value + first;
+            float* sum = &sums[size_t(term.query) * N];
+            for (int c = 0; c < N; ++c) sum[c] += term.weight * value[c * cells_];
+        }
+        for (size_t q = 0; q < places.size(); ++q)
+            for (int c = 0; c < N; ++c) job_.out[(k + c) * cells_ + places[q].cell] = sums[q * N + c];
+    }
+
+    // ------------------------------------------------------------------------------------- soft-max over all keys
+
+    // The logits that count, the others -infinity: over the rows and columns of the patch that matter.
+    vf highest_of(const Patch& patch, uint16_t lanes) const {
+        vf top = splat(-FLT_MAX);
+        for_keys(patch, lanes, [&](vf logit, uint16_t own, int32_t) {
+            top = vmax(top, blend(expand(own), logit, splat(-FLT_MAX)));
+        });
+        return top;
+    }
+
+    bool run_all() {
+        const int K = job_.value_channels;
+        Buffer<vf> highest(tiles_), total(tiles_), sums(size_t(tiles_) * K);
+        for (int tile = 0; tile < tiles_; ++tile) highest[tile] = splat(-FLT_MAX), total[tile] = vf{};
+        std::fill(sums.at(0), sums.at(size_t(tiles_) * K), vf{});
+        bool good = sweep(nullptr, [&](int tile, const Patch& patch) {
+            vf top = vmax(highest[tile], highest_of(patch, lanes_[tile]));
+            vf* own_sums = sums.at(size_t(tile) * K);
+            if (any(top != highest[tile])) {
+                vf shrink = exp_of(highest[tile] - top);
+                total[tile] *= shrink;
+                for (int k = 0; k < K; ++k) own_sums[k] *= shrink;
+                highest[tile] = top;
+            }
+            if (job_.labels) {
+                total[tile] += weigh_and_add_labels(patch, lanes_[tile], top, own_sums);
+            } else {
+                total[tile] += weigh(patch, lanes_[tile], top, splat(1));
+                add_values(patch, own_sums);
+            }
+        });
+        if (!good) return false;
+        for (int tile = 0; tile < tiles_; ++tile) write(tile, sums.at(size_t(tile) * K), 1.0f / total[tile]);
+        return true;
+    }
+
+    // Logits -> weights e^(logit - top) * scale, in place, 0 for lanes that do not reach a key; -> their sum, in which
+    // cells outside the frame count.
+    vf weigh(const Patch& patch, uint16_t lanes, vf top, vf scale) const {
+        vf total = vf{};
+        for_keys(patch, lanes, [&](vf logit, uint16_t own, int32_t cell) {
+            vf weight = blend(expand(own), exp_of(logit - top) * scale, vf{});
+            total += weight;
+            if (cell >= 0) patch.logits[at_cell(patch, cell)] = weight;
+        });
+        return total;
+    }
+
+    size_t at_cell(const Patch& patch, int32_t cell) const {
+        int y = cell / job_.width;
+        return size_t(y - patch.top) * patch.columns + (cell - y * job_.width - patch.left);
+    }
+
+    // `weigh` and `add_labels` in one go. Neighbours mostly have the same label: its sum stays in a register.
+    vf weigh_and_add_labels(const Patch& patch, uint16_t lanes, vf top, vf* sums) const {
+        const int32_t* labels = job_.labels + patch.reference * cells_;
+        const float* scales = job_.scales + patch.reference * cells_;
+        vf total = vf{}, run = vf{};
+        int32_t current = -1;
+        for_keys(patch, lanes, [&](vf logit, uint16_t own, int32_t cell) {
+            vf weight = blend(expand(own), exp_of(logit - top), vf{});
+            total += weight;
+            if (cell < 0) return;
+            if (labels[cell] != current) {
+                if (current >= 0) sums[current] += run;
+                current = labels[cell], run = vf{};
+            }
+            run += weight * scales[cell];
+        });
+        if (current >= 0) sums[current] += run;
+        return total;
+    }
+
+    void add_labels(const Patch& patch, vf* sums) const {
+        const int32_t* labels = job_.labels + patch.reference * cells_;
+        const float* scales = job_.scales + patch.reference * cells_;
+        vf run = vf{};
+        int32_t current = -1;
+        for (int row = 0; row < patch.rows; ++row) {
+            int first, last;
+            inside(patch, row, first, last);
+            const vf* weights = patch.logits + size_t(row) * patch.columns;
+            int32_t cell = (patch.top + row) * job_.width + patch.left;
+            for (int x = first; x < last; ++x) {
+                if (labels[cell + x] != current) {
+                    if (current >= 0) sums[current] += run;
+                    current = labels[cell + x], run = vf{};
+                }
+                run += weights[x] * scales[cell + x];
+            }
+        }
+        if (current >= 0) sums[current] += run;
+    }
+
+    // sums[k] += sum over the keys of weight * value, a few channels at a time.
+    void add_values(const Patch& patch, vf* sums) const {
+        constexpr int STEP = 4;
+        for (int k = 0; k < job_.value_channels; k += STEP) {
+            const int count = std::min(STEP, job_.value_channels - k);
+            const float* values[STEP];
+            vf own[STEP];
+            for (int n = 0; n < STEP; ++n) { // the last channel again where there are fewer
+                values[n] = job_.values[patch.reference] + (k + std::min(n, count - 1)) * cells_;
+                own[n] = vf{};
+            }
+            for (int row = 0; row < patch.rows; ++row) {
+                int first, last;
+                inside(patch, row, first, last);
+                const vf* weights = patch.logits + size_t(row) * patch.columns;
+                std::ptrdiff_t cell = std::ptrdiff_t(patch.top + row) * job_.width + patch.left;
+                for (int x = first; x < last; ++x)
+                    for (int n = 0; n < STEP; ++n) own[n] += weights[x] * values[n][cell + x];
+            }
+            for (int n = 0; n < count; ++n) sums[k + n] += own[n];
+        }
+    }
+
+    void write(int tile, const vf* sums, vf scale) const {
+        for (int lane = 0; lane < LANES; ++lane) {
+            if (!(lanes_[tile] >> lane & 1)) continue;
+            size_t cell = size_t(row_of(tile) + lane / SIDE) * job_.width + column_of(tile) + lane % SIDE;
+            for (int k = 0; k < job_.value_channels; ++k) job_.out[k * cells_ + cell] = sums[k][lane] * scale[lane];
+        }
+    }
+
+    // ------------------------------------------------------------------------- windows replaced by fitted mixtures
+
+    // Two sweeps: the sum over all references must be known before a window's probabilities are.
+    bool run_mixture() {
+        const int K = job_.value_channels;
+        Buffer<vf> highest(tiles_), total(tiles_), sums(size_t(tiles_) * K);
+        for (int tile = 0; tile < tiles_; ++tile) highest[tile] = splat(-FLT_MAX), total[tile] = vf{};
+        std::fill(sums.at(0), sums.at(size_t(tiles_) * K), vf{});
+        bool good = sweep(nullptr, [&](int tile, const Patch& patch) {
+            vf top = vmax(highest[tile], highest_of(patch, lanes_[tile]));
+            total[tile] *= exp_of(highest[tile] - top);
+            highest[tile] = top;
+            vf own = vf{};
+            for_keys(patch, lanes_[tile], [&](vf logit, uint16_t lanes, int32_t) {
+                own += blend(expand(lanes), exp_of(logit - top), vf{});
+            });
+            total[tile] += own;
+        });
+        if (!good) return false;
+        sweep(nullptr, [&](int tile, const Patch& patch) {
+            vf mass = probabilities(patch, lanes_[tile], highest[tile], 1.0f / total[tile]);
+            replace(patch, lanes_[tile], mass);
+            if (job_.labels) {
+                add_labels(patch, sums.at(size_t(tile) * K));
+            } else {
+                add_values(patch, sums.at(size_t(tile) * K));
+            }
+        });
+        for (int tile = 0; tile < tiles_; ++tile) write(tile, sums.at(size_t(tile) * K), splat(1));
+        return true;
+    }
+
+    // The lanes for which a key of the patch takes part.
+    uint16_t valid(const Patch& patch, int row, int x, uint16_t lanes) const {
+        int y = patch.top + row, cell_x = patch.left + x;
+        bool here = y >= 0 && y < job_.height && cell_x >= 0 && cell_x < job_.width;
+        if (!here && !job_.zero_logit) return 0;
+        return uint16_t(patch.window->member[size_t(row) * patch.columns + x] & lanes);
+    }
+
+    // Logits -> probabilities over the whole patch, cells outside the frame included; -> their sum.
+    vf probabilities(const Patch& patch, uint16_t lanes, vf top, vf scale) const {
+        vf total = vf{};
+        for (int row = 0; row < patch.rows; ++row) {
+            int y = patch.top + row;
+            for (int x = 0; x < patch.columns; ++x) {
+                int cell_x = patch.left + x;
+                vf& entry = patch.logits[size_t(row) * patch.columns + x];
+                uint16_t own = valid(patch, row, x, lanes);
+                if (!own) {
+                    entry = vf{};
+                    continue;
+                }
+                bool here = y >= 0 && y < job_.height && cell_x >= 0 && cell_x < job_.width;
+                entry = blend(expand(own), exp_of((here ? entry : vf{}) - top) * scale, vf{});
+                total += entry;
+            }
+        }
+        return total;
+    }
+
+    struct Bump {
+        vf peak, x, y; // the largest probability and its place, counted from the corner of the patch
+        vf mass, xx, yy, xy;
+    };
+
+    void replace(const Patch& patch, uint16_t lanes, vf mass) const {
+        Bump bumps[MAX_COMPONENTS];
+        find_peaks(patch, bumps);
+        vi replaced = splat_i(-1);
+        if (job_.threshold >= 0) {
+            replaced = bumps[0].peak > splat(job_.threshold);
+            if (!any(replaced & expand(lanes))) return;
+        }
+        vf scale = splat(1);
+        if (job_.fixed_width) {
+            prepare_fixed(bumps);
+        } else {
+            prepare_moments(patch, bumps);
+        }
+        const int columns = patch.columns;
+        if (size_t(patch.rows) * columns > fitted_size_) {
+            fitted_.resize(fitted_size_ = size_t(patch.rows) * columns);
+        }
+        vf total = vf{};
+        for (int row = 0; row < patch.rows; ++row) {
+            for (int x = 0; x < columns; ++x) {
+                uint16_t own = valid(patch, row, x, lanes);
+                if (!own) continue;
+                vf sum = vf{};
+                for (int k = 0; k < job_.components; ++k) {
+                    const Bump& bump = bumps[k];
+                    vf dx = float(x) - bump.x, dy = float(row) - bump.y;
+                    vf exponent = bump.xx * (dx * dx) + bump.yy * (dy * dy) + bump.xy * (dx * dy);
+                    sum += bump.mass * exp_of(vmin(vmax(exponent, splat(LOWEST_EXPONENT)), vf{}));
+                }
+                sum = blend(expand(own), sum, vf{});
+                fitted_[size_t(row) * columns + x] = sum;
+                total += sum;
+            }
+        }
+        if (!job_.fixed_width) scale = 1.0f / vmax(total, splat(FLT_MIN));
+        if (job_.keep_mass) scale *= mass;
+        for (int row = 0; row < patch.rows; ++row) {
+            for (int x = 0; x < columns; ++x) {
+                if (!valid(patch, row, x, lanes)) continue;
+                vf& entry = patch.logits[size_t(row) * columns + x];
+                entry = blend(replaced, fitted_[size_t(row) * columns + x] * scale, entry);
+            }
+        }
+    }
+
+    // The largest probabilities of each lane's square, of equal ones the first; cells that take no part count as 0.
+    void find_peaks(const Patch& patch, Bump* bumps) const {
+        for (int k = 0; k < job_.components; ++k) bumps[k].peak = splat(-1), bumps[k].x = bumps[k].y = vf{};
+        for (int row = 0; row < patch.rows; ++row) {
+            for (int x = 0; x < patch.columns; ++x) {
+                size_t at = size_t(row) * patch.columns + x;
+                vf value = blend(expand(patch.window->square[at]), patch.logits[at], splat(-2));
+                if (!any(value > bumps[job_.components - 1].peak)) continue;
+                vf place_x = splat(float(x)), place_y = splat(float(row));
+                vi better = vi{};
+                for (int k = 0; k < job_.components; ++k) { // from its place on, all move down by one
+                    Bump& bump = bumps[k];
+                    better |= value > bump.peak;
+                    vf old = bump.peak, old_x = bump.x, old_y = bump.y;
+                    bump.peak = blend(better, value, old);
+                    bump.x = blend(better, place_x, old_x), bump.y = blend(better, place_y, old_y);
+                    value = blend(better, old, value);
+                    place_x = blend(better, old_x, place_x), place_y = blend(better, old_y, place_y);
+                }
+            }
+        }
+    }
+
+    // Coefficients of the exponent, and the peak of each bump as its mass.
+    void prepare_fixed(Bump* bumps) const {
+        vf sum = vf{};
+        for (int k = 0; k < job_.components; ++k) {
+            bumps[k].mass = exp_of(bumps[k].peak - bumps[0].peak);
+            sum += bumps[k].mass;
+        }
+        const float factor = -4.0f * 0.693147181f / (job_.width_of_bump * job_.width_of_bump);
+        for (int k = 0; k < job_.components; ++k) {
+            bumps[k].mass /= sum;
+            bumps[k].xx = bumps[k].yy = splat(factor), bumps[k].xy = vf{};
+        }
+    }
+
+    void prepare_moments(const Patch& patch, Bump* bumps) const {
+        vf mass[MAX_COMPONENTS], xx[MAX_COMPONENTS], yy[MAX_COMPONENTS], xy[MAX_COMPONENTS];
+        for (int k = 0; k < job_.components; ++k) mass[k] = xx[k] = yy[k] = xy[k] = vf{};
+        for (int row = 0; row < patch.rows; ++row) {
+            for (int x = 0; x < patch.columns; ++x) {
+                vf weight = patch.logits[size_t(row) * patch.columns + x];
+                vf best = splat(INF), near_x = vf{}, near_y = vf{};
+                vi owner = vi{};
+                for (int k = 0; k < job_.components; ++k) { // the first, more probable mean keeps a tie
+                    vf dx = float(x) - bumps[k].x, dy = float(row) - bumps[k].y, distance = dx * dx + dy * dy;
+                    vi closer = distance < best;
+                    best = blend(closer, distance, best);
+                    near_x = blend(closer, dx, near_x), near_y = blend(closer, dy, near_y);
+                    owner = (closer & k) | (owner & ~closer);
+                }
+                vf wx = weight * near_x, wy = weight * near_y;
+                for (int k = 0; k < job_.components; ++k) {
+                    vi own = owner == splat_i(k);
+                    mass[k] += blend(own, weight, vf{});
+                    xx[k] += blend(own, wx * near_x, vf{});
+                    yy[k] += blend(own, wy * near_y, vf{});
+                    xy[k] += blend(own, wx * near_y, vf{});
+                }
+            }
+        }
+        const vf floor = splat(job_.variance_floor);
+        for (int k = 0; k < job_.components; ++k) {
+            vi empty = mass[k] <= vf{};
+            vf safe = vmax(mass[k], splat(FLT_MIN));
+            vf var_x = vmax(blend(empty, floor, xx[k] / safe + floor), floor);
+            vf var_y = vmax(blend(empty, floor, yy[k] / safe + floor), floor);
+            vf cov = blend(empty, vf{}, xy[k] / safe);
+            vf det = vmax(var_x * var_y - cov * cov, floor * floor);
+            bumps[k].xx = -0.5f * var_y / det, bumps[k].yy = -0.5f * var_x / det, bumps[k].xy = cov / det;
+            for (int lane = 0; lane < LANES; ++lane)
+                bumps[k].mass[lane] = mass[k][lane] / (6.28318531f * std::sqrt(det[lane]));
+        }
+    }
+
+  public:
+    ~Band() {
+        for (auto* own : windows_) delete own;
+    }
+
+  private:
+    const MmliirJob& job_;
+    const int start_, stop_, across_, tiles_;
+    const size_t cells_;
+    size_t stride_, packed_size_ = 0, logits_size_ = 0;
+    mutable size_t fitted_size_ = 0;
+    int packed_first_ = 0;
+    bool finite_ = true;
+    std::vector<Window*> windows_;
+    std::vector<uint16_t> lanes_; // of each tile: which lie in the frame
+    Buffer<float> queries_, packed_;
+    Buffer<vf> logits_;
+    mutable Buffer<vf> fitted_;
+    Buffer<Kept> kept_;
+};
+
+} // namespace
+
+extern "C" {
+
+// Label the query rows start..stop (start a multiple of 4) of the frame.
+int mmliir_attend(const MmliirJob* job, int32_t start, int32_t stop) {
+    try {
+        return Band(*job, start, stop).run();
+    } catch (const std::bad_alloc&) {
+        return MMLIIR_NO_MEMORY;
+    }
+}
+
+// One (K, cells) field -> the only channel of each cell with a value other than 0 (-1: none), and that value.
+// -> 1, or 0 as soon as a cell has values in two channels.
+int mmliir_single_labels(const float* values, int32_t channels, int64_t cells, int32_t* labels, float* scales) {
+    for (int64_t n = 0; n < cells; ++n) labels[n] = -1, scales[n] = 0;
+    for (int32_t k = 0; k < channels; ++k) {
+        const float* own = values + k * cells;
+        for (int64_t n = 0; n < cells; ++n) {
+            if (own[n] == 0) continue;
+            if (labels[n] >= 0) return 0;
+            labels[n] = k, scales[n] = own[n];
+        }
+    }
+    return 1;
+}
+
+int mmliir_lanes() { return SIDE; }
+}

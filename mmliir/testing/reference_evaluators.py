@@ -1,0 +1,167 @@
+"""One propagation step as public evaluators compute it: what ours is timed against and must agree with.
+
+Each function restates an algorithm, with the tensors that it creates and in its order of operations, from these
+sources (none of whose code is here): CRW, ajabri/videowalk@047f3f4, `mem_efficient_batched_affinity` and `test`;
+MAST, zlai0/MAST@a57b043, `Colorizer.forward`, which LIIR_pytorch (shasha521/LIIR_pytorch@21c7ba5) takes over; DINO,
+facebookresearch/dino@7c446df, `label_propagation`. Features come as they are compared: of unit length where the
+program normalises.
+
+Shape letters: C channels, R references, K value channels, h w cells, N = h * w, P window cells.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmliir.ops import MixturePrior, fit_mixture_rows
+
+CRW_CHUNK = 100  # queries that CRW compares at a time
+CRW_OUTSIDE = -1e10  # what CRW adds to the similarity of cells outside a window
+
+
+def crw_mask(height: int, width: int, radius: int) -> Tensor:
+    """(N keys, N queries): 0 where the distance is below the radius, else -1e10. CRW makes it once a video."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij')
+    y, x = y.reshape(-1), x.reshape(-1)
+    inside = (y[:, None] - y).square() + (x[:, None] - x).square() < radius**2
+    return torch.where(inside, 0.0, CRW_OUTSIDE)
+
+
+def crw_step(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, temperature: float, topk: int) -> Tensor:
+    """Dense similarities of 100 queries at a time, masked but for the first reference; the k best are kept.
+
+    Args:
+        query: (C, h, w).
+        keys: (R, C, h, w), the first without a window.
+        values: (R, K, h, w).
+        mask: `crw_mask`.
+        temperature: Divides.
+        topk: Keys kept.
+
+    Returns:
+        (K, h, w).
+    """
+    channels, height, width = query.shape
+    references = keys.permute(1, 0, 2, 3).reshape(1, channels, 1, len(keys), -1)
+    queries = query.reshape(1, channels, 1, -1)
+    weights, places = [], []
+    for start in range(0, queries.shape[-1], CRW_CHUNK):
+        part = queries[..., start : start + CRW_CHUNK]
+        affinity = torch.einsum('bcntm,bcnq->bntmq', references, part)
+        affinity[0, :, 1:] += mask[:, start : start + CRW_CHUNK]
+        affinity = affinity.view(1, -1, part.shape[-1])
+        affinity /= temperature
+        best, index = torch.topk(affinity, topk, dim=-2)
+        weights.append(F.softmax(best, dim=-2))
+        places.append(index)
+    weights, places = torch.cat(weights, dim=-1)[0], torch.cat(places, dim=-1)[0]
+    labels = values.permute(1, 0, 2, 3).reshape(values.shape[1], -1)
+    return (labels[:, places] * weights[None]).sum(1).view(-1, height, width)
+
+
+def mast_step(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    radius: int,
+    temperature: float,
+    rows: int,
+    prior: MixturePrior | None = None,
+    unfold_keys: bool = True,
+) -> Tensor:
+    """Unfold the labels around every cell, and the keys too; one soft-max over all references and window cells.
+
+    Args:
+        query: (C, h, w).
+        keys: (R, C, h, w).
+        values: (R, K, h, w).
+        radius: Of the square window, in cells; outside the frame lie zeros, which take part.
+        temperature: Divides.
+        rows: Query rows that are unfolded at a time. The programs unfold the whole frame: h.
+        prior: Replaces each window by a fitted mixture (here by `fit_mixture_rows`, not by LIIR_pytorch's loop over
+            window cells and references, which costs more). None: off.
+        unfold_keys: As the programs do for references that they search in two steps. False: one product of the
+            query with the shifted keys for each window cell, as the correlation operator computes it that they use
+            for the others (a compiled extension that does not build for current PyTorch).
+
+    Returns:
+        (K, h, w).
+    """
+    height, width = query.shape[1:]
+    side = 2 * radius + 1
+    padded_keys, padded_values = (F.pad(maps, [radius] * 4) for maps in (keys, values))
+    parts = []
+    for start in range(0, height, rows):
+        part = query[:, start : start + rows].flatten(1) / temperature
+        lines = slice(start, start + rows + 2 * radius)
+        affinity = []
+        for reference in padded_keys:
+            affinity.append(_correlate(part, reference[:, lines], side, unfold_keys))
+        affinity = F.softmax(torch.cat(affinity), dim=0)
+        if prior is not None:
+            affinity = torch.cat([_replace(window, radius, prior) for window in affinity.split(side * side)])
+        labels = [
+            F.unfold(reference[None, :, lines], side)[0].view(values.shape[1], side * side, -1)
+            for reference in padded_values
+        ]
+        parts.append((affinity[None] * torch.cat(labels, dim=1)).sum(1).view(-1, part.shape[1] // width, width))
+    return torch.cat(parts, dim=1)
+
+
+def _correlate(query_CN: Tensor, keys_Cyx: Tensor, side: int, unfold: bool) -> Tensor:
+    """(C, N) queries of whole rows and the padded keys that they reach -> (P, N)."""
+    if unfold:
+        unfolded = F.unfold(keys_Cyx[None], side)[0].view(len(query_CN), side * side, -1)
+        return (query_CN[:, None] * unfolded).sum(0)
+    rows, columns = keys_Cyx.shape[1] - side + 1, keys_Cyx.shape[2] - side + 1
+    query = query_CN.view(-1, rows, columns)
+    shifts = [keys_Cyx[:, y : y + rows, x : x + columns] for y in range(side) for x in range(side)]
+    return torch.stack([(query * shifted).sum(0).flatten() for shifted in shifts])
+
+
+def _replace(window_PN: Tensor, radius: int, prior: MixturePrior) -> Tensor:
+    rows = window_PN.t()
+    fitted = fit_mixture_rows(
+        rows, radius, prior.num_mixtures, prior.estimator, None, prior.width, prior.variance_floor
+    )
+    if prior.keep_mass:
+        fitted = fitted * rows.sum(dim=1, keepdim=True)
+    if prior.threshold is not None:
+        fitted = torch.where(rows.amax(dim=1, keepdim=True) > prior.threshold, fitted, rows)
+    return fitted.t()
+
+
+def dino_mask(height: int, width: int, radius: int, references: int) -> Tensor:
+    """(R, N, N): 1 within the square window, else 0. DINO makes it once a video, one copy a reference."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij')
+    y, x = y.reshape(-1), x.reshape(-1)
+    inside = ((y[:, None] - y).abs() <= radius) & ((x[:, None] - x).abs() <= radius)
+    return inside.float().repeat(references, 1, 1)
+
+
+def dino_step(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, temperature: float, topk: int) -> Tensor:
+    """Exponentials of all pairs of tokens, times a mask; those below the k-th become 0, the others are divided by
+    their sum.
+
+    Args:
+        query: (C, h, w).
+        keys: (R, C, h, w).
+        values: (R, K, h, w).
+        mask: `dino_mask`.
+        temperature: Divides.
+        topk: Keys kept; ties with the k-th too.
+
+    Returns:
+        (K, h, w).
+    """
+    height, width = query.shape[1:]
+    tokens = query.flatten(1).t()[None].repeat(len(keys), 1, 1)
+    affinity = torch.exp(torch.bmm(tokens, keys.flatten(2)) / temperature)
+    affinity *= mask
+    affinity = affinity.transpose(2, 1).reshape(-1, height * width)
+    best, _ = torch.topk(affinity, dim=0, k=topk)
+    least, _ = torch.min(best, dim=0)
+    affinity[affinity < least] = 0
+    affinity = affinity / torch.sum(affinity, keepdim=True, dim=0)
+    labels = values.flatten(2).transpose(2, 1).reshape(-1, values.shape[1]).t()
+    return torch.mm(labels, affinity).reshape(-1, height, width)

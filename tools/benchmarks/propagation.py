@@ -1,0 +1,382 @@
+#!/usr/bin/env python
+"""Time and memory of one propagation step, ours against public evaluators' algorithms, with equal results.
+
+Each measurement is a process of its own (with --quick all are one): inputs from a seed, one call for the peak of the
+memory (high-water mark of the resident set less what was resident before the call; masks that live as long as the
+video are there before it and are added), then calls for the time. The median counts; ours runs before and after the
+others. `cpu` is processor seconds of all threads, which a busy machine changes less than the time on the clock.
+Compare numbers within one run only. `share` is the rate of the multiplications that the definition needs (pairs of
+cells within a window) over the rate of a large product of this machine's PyTorch; compiled code may exceed 1.
+
+examples:
+  python tools/benchmarks/propagation.py
+  python tools/benchmarks/propagation.py --cases crw labels --threads 1 --json step.json --plot step.png
+  python tools/benchmarks/propagation.py --quick
+"""
+
+import argparse
+import contextlib
+import ctypes
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmliir.ops import MixturePrior, native, window_offsets, window_topk_attend
+from mmliir.testing import reference_evaluators as evaluators
+from mmliir.version import __version__
+
+MATRIX_SIDE = {'cpu': 2048, 'cuda': 8192}
+LONG = 5.0  # seconds; a call that takes longer is not repeated
+
+
+@dataclass(frozen=True)
+class Case:
+    """One step: sizes, settings of the operator, and the algorithm it is compared with.
+
+    Attributes:
+        height, width: Cells.
+        channels, references, labels: Of the features, frames and label fields.
+        radius: Of the windows; the first reference has none when `whole_first`.
+        settings: Further arguments of `window_topk_attend`.
+        others: Of 'crw', 'dino', 'mast' (keys unfolded), 'mast_shift' (one product a window cell).
+        hard: Labels are one-hot, else fields.
+        rows: Query rows that 'mast' unfolds at a time; 0: the whole frame.
+    """
+
+    height: int
+    width: int
+    channels: int
+    references: int
+    radius: int
+    settings: dict = field(default_factory=dict)
+    others: tuple[str, ...] = ()
+    labels: int = 5
+    whole_first: bool = False
+    hard: bool = False
+    rows: int = 0
+
+    @property
+    def radii(self) -> list[int | None]:
+        return [None if self.whole_first and r == 0 else self.radius for r in range(self.references)]
+
+    def small(self) -> 'Case':
+        """The same on few cells, for a test of this program."""
+        return replace(
+            self, height=11, width=14, channels=16, references=min(3, self.references), radius=4, rows=5,
+            labels=min(self.labels, 40),
+        )  # fmt: skip
+
+    def useful_flop(self) -> float:
+        """Twice the products of the pairs of cells that the definition compares."""
+        offsets = window_offsets(self.radius, self.settings.get('shape', 'square'))
+        inside = (self.height - offsets[:, 1].abs()).clamp_min(0) * (self.width - offsets[:, 0].abs()).clamp_min(0)
+        whole = (self.height * self.width) ** 2
+        pairs = sum(whole if own is None else int(inside.sum()) for own in self.radii)
+        return 2.0 * self.channels * pairs
+
+
+#: CRW on DAVIS at 480p: stride 8, the first frame without a window and 20 frames with one.
+CRW = Case(60, 107, 256, 21, 12, {'shape': 'circle', 'temperature': 0.05, 'topk': 10}, ('crw',), whole_first=True)
+#: LIIR on DAVIS at 480p: stride 4, frames 0, 5, t-5, t-3, t-1, one soft-max over all of them.
+LIIR = Case(120, 214, 64, 5, 14, {'border': 'zero_logit'}, ('mast', 'mast_shift'), labels=7, hard=True, rows=8)
+LIIR_PRIOR = MixturePrior(2, 'moments', keep_mass=True)
+#: DINO's ViT-S/16 on DAVIS at 480 x 848: the first frame and the 7 last ones.
+DINO = Case(30, 53, 384, 8, 12, {'temperature': 0.1, 'topk': 5}, ('dino',))
+CASES = {
+    'crw': CRW,
+    'liir': LIIR,
+    'liir_paper': replace(LIIR, settings={**LIIR.settings, 'prior': LIIR_PRIOR}, others=('mast',)),
+    'dino': DINO,
+    'crw_1_label': replace(CRW, labels=1, others=()),
+    'crw_300_labels': replace(CRW, labels=300, others=()),
+    'liir_1_label': replace(LIIR, labels=2, others=()),
+    'liir_300_labels': replace(LIIR, labels=301, others=()),
+}
+#: Names for --cases that stand for several; a label map with one object has two channels, one for the background.
+GROUPS = {'labels': ['crw_1_label', 'crw_300_labels', 'liir_1_label', 'liir_300_labels']}
+
+
+def main() -> int:
+    """Run the comparison; 1 when a result differs."""
+    args = parse_args()
+    if args.measure is not None:
+        print(json.dumps(measure(args)))
+        return 0
+    rate = matrix_rate(args)
+    print_machine(args, rate)
+    rows = []
+    with tempfile.TemporaryDirectory(prefix='mmliir-propagation-') as folder:
+        for name in args.cases:
+            rows += compare(name, args, Path(folder), rate)
+    print_ratios_of_labels(rows)
+    if args.json is not None:
+        report = {'mmliir': __version__, 'torch': torch.__version__, 'threads': args.threads, 'matrix_gflops': rate}
+        args.json.write_text(json.dumps({**report, 'rows': rows}, indent=1) + '\n', encoding='utf-8')
+    if args.plot is not None:
+        plot(rows, args.plot)
+    return int(any(row['max_difference'] is not None and row['max_difference'] > args.tolerance for row in rows))
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--cases', nargs='+', default=list(CASES), metavar='NAME', help=', '.join([*CASES, *GROUPS]))
+    parser.add_argument('--threads', type=int, default=os.cpu_count(), metavar='N')
+    parser.add_argument('--repeats', type=int, default=5, metavar='N', help='timed calls of a measurement')
+    parser.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto')
+    parser.add_argument('--quick', action='store_true', help='few cells in one process: are results equal')
+    parser.add_argument('--tolerance', type=float, default=2e-3, help='largest difference that passes')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the rows here')
+    parser.add_argument('--plot', type=Path, metavar='FILE.png', help='draw the ratios here')
+    parser.add_argument('--whole', action='store_true', help='unfold all rows at once, as MAST does: 20 GB')
+    parser.add_argument('--measure', nargs=2, help=argparse.SUPPRESS)  # case and algorithm: one process's work
+    parser.add_argument('--result', type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.cases = [own for name in args.cases for own in GROUPS.get(name, [name])]
+    unknown = sorted(set(args.cases) - set(CASES))
+    if unknown:
+        parser.error(f'unknown cases {", ".join(unknown)}; there are {", ".join([*CASES, *GROUPS])}')
+    if args.device == 'auto':
+        args.device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    return args
+
+
+# ------------------------------------------------------------------------------------------------- one measurement
+def measure(args: argparse.Namespace) -> dict:
+    """Time and peak memory of one algorithm on one case, in this process."""
+    name, algorithm = args.measure
+    case = case_of(name, args)
+    torch.set_num_threads(args.threads)
+    step_of_small = prepare(case.small(), algorithm, args.device)
+    step_of_small()  # builds the compiled code, starts threads
+    step = prepare(case, algorithm, args.device)
+    bytes_before = trimmed_bytes()
+    reset_peak(args.device)
+    result = step()
+    found = {'peak_bytes': peak_bytes(args.device) - (bytes_before if args.device == 'cpu' else 0)}
+    walls, cpus = [], []
+    while len(walls) < (1 if walls and walls[0] > LONG else args.repeats):
+        before = time.perf_counter(), time.process_time()
+        step()
+        synchronise(args.device)
+        walls.append(time.perf_counter() - before[0])
+        cpus.append(time.process_time() - before[1])
+    if args.result is not None:
+        np.save(args.result, result.cpu().numpy())
+    return {**found, 'wall': walls, 'cpu': cpus, 'mask_bytes': mask_bytes(case, algorithm)}
+
+
+def case_of(name: str, args: argparse.Namespace) -> Case:
+    if args.quick:
+        return CASES[name].small()
+    return replace(CASES[name], rows=0) if args.whole else CASES[name]
+
+
+def inputs_of(case: Case, device: str) -> tuple[Tensor, Tensor, Tensor]:
+    """query, keys and values: features of unit length for cosine protocols, else such that a few keys count."""
+    generator = torch.Generator().manual_seed(0)
+    cells = (case.height, case.width)
+    features = torch.randn(case.references + 1, case.channels, *cells, generator=generator)
+    features = features.mul_(0.5) if case.hard else F.normalize(features, dim=1)
+    if case.hard:  # blobs of 8 x 8 cells
+        coarse = (case.references, 1, -(-case.height // 8), -(-case.width // 8))
+        labels = torch.randint(0, case.labels, coarse, generator=generator)
+        labels = labels.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., : case.height, : case.width]
+        values = torch.zeros(case.references, case.labels, *cells).scatter_(1, labels, 1)
+    else:
+        values = torch.rand(case.references, case.labels, *cells, generator=generator)
+    return features[0].to(device), features[1:].to(device), values.to(device)
+
+
+def prepare(case: Case, algorithm: str, device: str) -> Callable[[], Tensor]:
+    """The step as a function of nothing; what lives as long as a video is made here."""
+    inputs = inputs_of(case, device)
+    settings = case.settings
+    if algorithm in ('auto', 'native', 'torch'):
+        return lambda: window_topk_attend(*inputs, case.radii, **settings, backend=algorithm)
+    if algorithm == 'crw':
+        mask = evaluators.crw_mask(case.height, case.width, case.radius).to(device)
+        return lambda: evaluators.crw_step(*inputs, mask, settings['temperature'], settings['topk'])
+    if algorithm == 'dino':
+        mask = evaluators.dino_mask(case.height, case.width, case.radius, case.references).to(device)
+        return lambda: evaluators.dino_step(*inputs, mask, settings['temperature'], settings['topk'])
+    rows, prior = case.rows or case.height, settings.get('prior')
+    unfold = algorithm == 'mast'
+    return lambda: evaluators.mast_step(*inputs, case.radius, settings.get('temperature', 1.0), rows, prior, unfold)
+
+
+def mask_bytes(case: Case, algorithm: str) -> int:
+    cells = case.height * case.width
+    return {'crw': 4 * cells**2, 'dino': 4 * cells**2 * case.references}.get(algorithm, 0)
+
+
+def trimmed_bytes() -> int:
+    """Resident bytes of this process, after the allocator gave back what it can."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    return _status('VmRSS')
+
+
+def reset_peak(device: str) -> None:
+    if device == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+        return
+    Path('/proc/self/clear_refs').write_text('5')
+
+
+def peak_bytes(device: str) -> int:
+    return torch.cuda.max_memory_allocated() if device == 'cuda' else _status('VmHWM')
+
+
+def _status(name: str) -> int:
+    """A line of /proc/self/status in bytes; the memory is measured on Linux only."""
+    for line in Path('/proc/self/status').read_text().splitlines():
+        if line.startswith(name + ':'):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f'/proc/self/status has no line {name}')
+
+
+def synchronise(device: str) -> None:
+    if device == 'cuda':
+        torch.cuda.synchronize()
+
+
+def matrix_rate(args: argparse.Namespace) -> float:
+    """GFLOP/s of a large float32 product with the same number of threads."""
+    side = 256 if args.quick else MATRIX_SIDE[args.device]
+    torch.set_num_threads(args.threads)
+    a, b = torch.randn(side, side, device=args.device), torch.randn(side, side, device=args.device)
+    best = float('inf')
+    for _ in range(6):
+        start = time.perf_counter()
+        torch.mm(a, b)
+        synchronise(args.device)
+        best = min(best, time.perf_counter() - start)
+    return 2e-9 * side**3 / best
+
+
+# ------------------------------------------------------------------------------------------------------ comparison
+def compare(name: str, args: argparse.Namespace, folder: Path, rate: float) -> list[dict]:
+    """Measure all algorithms of a case, ours before and after the others, and print a line for each."""
+    case = case_of(name, args)
+    ours = 'torch' if args.device == 'cuda' else fastest_backend()
+    others = [*case.others, *(['torch'] if ours == 'native' else [])]
+    found = {}
+    for algorithm in [ours, *others, ours]:
+        run = run_measurement(name, algorithm, args, folder)
+        if algorithm in found:  # the second time
+            run = {key: found[algorithm][key] + run[key] for key in ('wall', 'cpu')} | {
+                key: max(found[algorithm][key], run[key]) for key in ('peak_bytes', 'mask_bytes')
+            }
+        found[algorithm] = run
+    truth = np.load(folder / f'{name}-{ours}.npy')
+    rows = []
+    for algorithm in [ours, *others]:
+        run, own = found[algorithm], found[ours]
+        wall, cpu = statistics.median(run['wall']), statistics.median(run['cpu'])
+        peak, own_peak = run['peak_bytes'] + run['mask_bytes'], max(own['peak_bytes'], 1)
+        difference = np.abs(np.load(folder / f'{name}-{algorithm}.npy') - truth).max()
+        rows.append(
+            {
+                'case': name,
+                'algorithm': algorithm,
+                'wall_s': wall,
+                'cpu_s': cpu,
+                'calls': len(run['wall']),
+                'peak_mb': peak / 1e6,
+                'mask_mb': run['mask_bytes'] / 1e6,
+                'time_ratio': wall / statistics.median(own['wall']),
+                'cpu_ratio': cpu / statistics.median(own['cpu']),
+                'memory_ratio': peak / own_peak,
+                'max_difference': None if algorithm == ours else float(difference),
+                'gflops': case.useful_flop() / wall * 1e-9,
+                'share': case.useful_flop() / wall * 1e-9 / rate,
+            }
+        )
+        print_row(rows[-1])
+    return rows
+
+
+def fastest_backend() -> str:
+    try:
+        native.library()
+    except native.Unavailable:
+        return 'torch'
+    return 'native'
+
+
+def run_measurement(name: str, algorithm: str, args: argparse.Namespace, folder: Path) -> dict:
+    result = folder / f'{name}-{algorithm}.npy'
+    if args.quick:
+        return measure(argparse.Namespace(**{**vars(args), 'measure': (name, algorithm), 'result': result}))
+    command = [sys.executable, __file__, '--measure', name, algorithm, '--result', str(result)]
+    command += ['--threads', str(args.threads), '--repeats', str(args.repeats), '--device', args.device]
+    done = subprocess.run(command + ['--whole'] * args.whole, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[-1]
+        raise SystemExit(f'{name}, {algorithm}: {reason}')
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+# ---------------------------------------------------------------------------------------------------------- report
+def print_machine(args: argparse.Namespace, rate: float) -> None:
+    load = f', load {os.getloadavg()[0]:.1f}' if hasattr(os, 'getloadavg') else ''
+    machine = f'{platform.machine()}, {args.device}, {args.threads} threads{load}'
+    print(f'mmliir {__version__}, torch {torch.__version__}, {machine}')
+    print(f'product of {MATRIX_SIDE[args.device]}^2 matrices: {rate:.0f} GFLOP/s')
+    titles = [f'{title:>9s}' for title in ('time s', 'cpu s', 'peak MB', 'x time', 'x cpu', 'x memory', 'share')]
+    print(f'{"case":16s}{"algorithm":10s}{"".join(titles)}  max difference', flush=True)
+
+
+def print_row(row: dict) -> None:
+    difference = '' if row['max_difference'] is None else f'{row["max_difference"]:.1e}'
+    print(
+        f'{row["case"]:16s}{row["algorithm"]:10s}{row["wall_s"]:9.3f}{row["cpu_s"]:9.3f}{row["peak_mb"]:9.0f}'
+        f'{row["time_ratio"]:9.1f}{row["cpu_ratio"]:9.1f}{row["memory_ratio"]:9.1f}{row["share"]:9.2f}  {difference}',
+        flush=True,
+    )
+
+
+def print_ratios_of_labels(rows: list[dict]) -> None:
+    ours = {row['case']: row for row in reversed(rows)}
+    for few, many in (('crw_1_label', 'crw_300_labels'), ('liir_1_label', 'liir_300_labels')):
+        if few in ours and many in ours:
+            wall, cpu = (ours[many][key] / ours[few][key] for key in ('wall_s', 'cpu_s'))
+            print(f'{many} over {few}: {wall:.2f} of the time, {cpu:.2f} of the processor seconds')
+
+
+def plot(rows: list[dict], path: Path) -> None:
+    """Bars of time and memory of the other algorithms over ours."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    shown = [row for row in rows if row['max_difference'] is not None]
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 0.45 * len(shown) + 1.4), sharey=True)
+    for axis, key, title in zip(axes, ('time_ratio', 'memory_ratio'), ('time', 'peak memory'), strict=True):
+        bars = axis.barh([f'{row["case"]}: {row["algorithm"]}' for row in shown], [row[key] for row in shown])
+        axis.bar_label(bars, fmt='%.1f', padding=3)
+        axis.set_xscale('log')
+        axis.axvline(1, color='black', linewidth=0.8)
+        axis.set_title(f'{title} over ours')
+        axis.margins(x=0.2)
+    axes[0].invert_yaxis()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
