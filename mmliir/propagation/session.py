@@ -115,7 +115,7 @@ class _Session:
         settings = self.settings
         references = self.references()
         offsets, value_offsets = self._offsets(feature, references)
-        keys = torch.stack([self._kept[reference.frame].feature.to(feature) for reference in references])
+        keys = [self._kept[reference.frame].feature.to(feature) for reference in references]
         labels = [self._kept[reference.frame].labels for reference in references]
         channels, at_once = self._codec.num_channels, self._codec.channels_at_once(len(references))
         fields = [
