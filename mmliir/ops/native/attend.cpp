@@ -703,8 +703,10 @@ class Band {
         return uint16_t(patch.window->member[size_t(row) * patch.columns + x] & lanes);
     }
 
-    // Logits -> probabilities over the whole patch, cells outside the frame included; -> their sum.
-    vf probabilities(const Patch& patch, uint16_t lanes, vf top, vf scale) const {
+    // Logits -> probabilities over the whole patch, cells outside the frame included, and `valid_`; -> their sum.
+    vf probabilities(const Patch& patch, uint16_t lanes, vf top, vf scale) {
+        size_t keys = size_t(patch.rows) * patch.columns;
+        if (keys > fitted_size_) fitted_.resize(fitted_size_ = keys), valid_.resize(keys);
         vf total = vf{};
         for (int row = 0; row < patch.rows; ++row) {
             int y = patch.top + row;
@@ -712,6 +714,7 @@ class Band {
                 int cell_x = patch.left + x;
                 vf& entry = patch.logits[size_t(row) * patch.columns + x];
                 uint16_t own = valid(patch, row, x, lanes);
+                valid_[size_t(row) * patch.columns + x] = own;
                 if (!own) {
                     entry = vf{};
                     continue;
@@ -729,50 +732,50 @@ class Band {
         vf mass, xx, yy, xy;
     };
 
-    void replace(const Patch& patch, uint16_t lanes, vf mass) const {
-        Bump bumps[MAX_COMPONENTS];
+    void replace(const Patch& patch, uint16_t lanes, vf mass) {
+        if (job_.components == 2) {
+            replace_by<2>(patch, lanes, mass);
+        } else {
+            replace_by<0>(patch, lanes, mass);
+        }
+    }
+
+    // N: the number of components where it is known when this is compiled, else 0.
+    template <int N> void replace_by(const Patch& patch, uint16_t lanes, vf mass) {
+        const int components = N ? N : job_.components;
+        Bump bumps[N ? N : MAX_COMPONENTS];
         find_peaks(patch, bumps);
         vi replaced = splat_i(-1);
         if (job_.threshold >= 0) {
             replaced = bumps[0].peak > splat(job_.threshold);
             if (!any(replaced & expand(lanes))) return;
         }
-        vf scale = splat(1);
         if (job_.fixed_width) {
             prepare_fixed(bumps);
         } else {
-            prepare_moments(patch, bumps);
-        }
-        const int columns = patch.columns;
-        if (size_t(patch.rows) * columns > fitted_size_) {
-            fitted_.resize(fitted_size_ = size_t(patch.rows) * columns);
+            prepare_moments<N>(patch, bumps);
         }
         vf total = vf{};
         for (int row = 0; row < patch.rows; ++row) {
-            for (int x = 0; x < columns; ++x) {
-                uint16_t own = valid(patch, row, x, lanes);
-                if (!own) continue;
+            for (int x = 0; x < patch.columns; ++x) {
+                size_t key = size_t(row) * patch.columns + x;
+                if (!valid_[key]) continue;
                 vf sum = vf{};
-                for (int k = 0; k < job_.components; ++k) {
+                for (int k = 0; k < components; ++k) {
                     const Bump& bump = bumps[k];
                     vf dx = float(x) - bump.x, dy = float(row) - bump.y;
-                    vf exponent = bump.xx * (dx * dx) + bump.yy * (dy * dy) + bump.xy * (dx * dy);
+                    vf exponent = dx * (bump.xx * dx + bump.xy * dy) + bump.yy * (dy * dy);
                     sum += bump.mass * exp_of(vmin(vmax(exponent, splat(LOWEST_EXPONENT)), vf{}));
                 }
-                sum = blend(expand(own), sum, vf{});
-                fitted_[size_t(row) * columns + x] = sum;
+                sum = blend(expand(valid_[key]), sum, vf{});
+                fitted_[key] = sum;
                 total += sum;
             }
         }
-        if (!job_.fixed_width) scale = 1.0f / vmax(total, splat(FLT_MIN));
+        vf scale = job_.fixed_width ? splat(1) : 1.0f / vmax(total, splat(FLT_MIN));
         if (job_.keep_mass) scale *= mass;
-        for (int row = 0; row < patch.rows; ++row) {
-            for (int x = 0; x < columns; ++x) {
-                if (!valid(patch, row, x, lanes)) continue;
-                vf& entry = patch.logits[size_t(row) * columns + x];
-                entry = blend(replaced, fitted_[size_t(row) * columns + x] * scale, entry);
-            }
-        }
+        for (size_t key = 0; key < size_t(patch.rows) * patch.columns; ++key)
+            if (valid_[key]) patch.logits[key] = blend(replaced, fitted_[key] * scale, patch.logits[key]);
     }
 
     // The largest probabilities of each lane's square, of equal ones the first; cells that take no part count as 0.
@@ -812,15 +815,19 @@ class Band {
         }
     }
 
-    void prepare_moments(const Patch& patch, Bump* bumps) const {
-        vf mass[MAX_COMPONENTS], xx[MAX_COMPONENTS], yy[MAX_COMPONENTS], xy[MAX_COMPONENTS];
-        for (int k = 0; k < job_.components; ++k) mass[k] = xx[k] = yy[k] = xy[k] = vf{};
+    template <int N> void prepare_moments(const Patch& patch, Bump* bumps) {
+        const int components = N ? N : job_.components;
+        constexpr int ROOM = N ? N : MAX_COMPONENTS;
+        vf mass[ROOM], xx[ROOM], yy[ROOM], xy[ROOM];
+        for (int k = 0; k < components; ++k) mass[k] = xx[k] = yy[k] = xy[k] = vf{};
         for (int row = 0; row < patch.rows; ++row) {
             for (int x = 0; x < patch.columns; ++x) {
-                vf weight = patch.logits[size_t(row) * patch.columns + x];
+                size_t key = size_t(row) * patch.columns + x;
+                if (!valid_[key]) continue;
+                vf weight = patch.logits[key];
                 vf best = splat(INF), near_x = vf{}, near_y = vf{};
                 vi owner = vi{};
-                for (int k = 0; k < job_.components; ++k) { // the first, more probable mean keeps a tie
+                for (int k = 0; k < components; ++k) { // the first, more probable mean keeps a tie
                     vf dx = float(x) - bumps[k].x, dy = float(row) - bumps[k].y, distance = dx * dx + dy * dy;
                     vi closer = distance < best;
                     best = blend(closer, distance, best);
@@ -828,7 +835,7 @@ class Band {
                     owner = (closer & k) | (owner & ~closer);
                 }
                 vf wx = weight * near_x, wy = weight * near_y;
-                for (int k = 0; k < job_.components; ++k) {
+                for (int k = 0; k < components; ++k) {
                     vi own = owner == splat_i(k);
                     mass[k] += blend(own, weight, vf{});
                     xx[k] += blend(own, wx * near_x, vf{});
@@ -838,7 +845,7 @@ class Band {
             }
         }
         const vf floor = splat(job_.variance_floor);
-        for (int k = 0; k < job_.components; ++k) {
+        for (int k = 0; k < components; ++k) {
             vi empty = mass[k] <= vf{};
             vf safe = vmax(mass[k], splat(FLT_MIN));
             vf var_x = vmax(blend(empty, floor, xx[k] / safe + floor), floor);
@@ -860,15 +867,15 @@ class Band {
     const MmliirJob& job_;
     const int start_, stop_, across_, tiles_;
     const size_t cells_;
-    size_t stride_, packed_size_ = 0, logits_size_ = 0;
-    mutable size_t fitted_size_ = 0;
+    size_t stride_, packed_size_ = 0, logits_size_ = 0, fitted_size_ = 0;
     int packed_first_ = 0;
     bool finite_ = true;
     std::vector<Window*> windows_;
     std::vector<uint16_t> lanes_; // of each tile: which lie in the frame
     Buffer<float> queries_, packed_;
     Buffer<vf> logits_;
-    mutable Buffer<vf> fitted_;
+    Buffer<vf> fitted_;
+    Buffer<uint16_t> valid_; // of a patch: the lanes for which each key takes part
     Buffer<Kept> kept_;
 };
 
