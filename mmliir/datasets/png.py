@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-try:  # the extra `fast`: inflating is most of the time of scoring masks, and this does it in a third
+try:  # where it has a wheel: inflating is most of the time of scoring masks, and this does it in a third
     from isal import isal_zlib as _inflate
 except ImportError:
     _inflate = zlib
