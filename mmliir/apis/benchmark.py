@@ -12,7 +12,7 @@ from mmliir.apis.evaluate import Evaluation, ModelIdentity, protocol_for, run_ta
 from mmliir.evaluation.benchmarks import open_benchmark
 from mmliir.evaluation.evaluation_report import EvaluatedRun, write_evaluation_report
 from mmliir.evaluation.sharding import ALONE, Shard
-from mmliir.evaluation.summary import make_summary, write_summary
+from mmliir.evaluation.summary import CSV_NAME, SUMMARY_NAME, make_summary, write_summary
 from mmliir.evaluation.tables import result_table, summary_table
 from mmliir.evaluation.tasks import Task
 from mmliir.models.methods import BaseCorrespondence
@@ -136,6 +136,15 @@ def run_benchmarks(
     return runs
 
 
+def refuse_nothing(runs: Sequence[BenchmarkRun]) -> None:
+    """Raise `ValueError` where there is neither a score nor a prediction; names why."""
+    lost = [(run, *pair) for run in runs for pair in run.evaluation.missing]
+    if lost and all(len(run.evaluation.missing) == len(run.task.dataset.names) for run in runs):
+        shown = '; '.join(f'{run.benchmark}, {name}: {reason}' for run, name, reason in lost[:3])
+        more = f'; and {len(lost) - 3} more' if len(lost) > 3 else ''
+        raise ValueError(f'nothing to score: no sequence could be propagated or scored ({shown}{more})')
+
+
 @dataclass(frozen=True)
 class WrittenResults:
     """What `write_results` wrote and what is left to print.
@@ -163,6 +172,7 @@ def write_results(
         report: Whether to write the report.
     """
     out_dir = Path(out_dir)
+    lost = [run for run in runs if run.task.metric is not None and run.evaluation.result is None]
     versions = {name: value for name, value in environment().items() if name != 'device'}
     scored = [run for run in runs if run.evaluation.result is not None]
     tables, notes = [], []
@@ -172,10 +182,13 @@ def write_results(
         tables.append(result_table(run.evaluation.result, summary.intervals))
         tables[-1].title.append(f', protocol {run.protocol.name}')
         notes += [f'{run.benchmark}, {run.protocol.name}: {note}' for note in run.evaluation.result.notes]
+    for run in lost:  # what an earlier run wrote is not of these predictions
+        for name in (SUMMARY_NAME, CSV_NAME):
+            (run.evaluation.out_dir / name).unlink(missing_ok=True)
     for run in runs:
         where = f'{run.benchmark}, {run.protocol.name}'
         notes += [f'{where}: NOT SCORED: {name}: {reason}' for name, reason in run.evaluation.missing]
-        if run.evaluation.result is None:
+        if run.task.metric is None:
             notes.append(f'{where}: predicted, not scored: the truth is not public. `mmliir submit` makes the archive')
     if len(scored) > 1:
         rows = [(run.evaluation.card.model, run.protocol.name, run.evaluation.result) for run in scored]
@@ -187,6 +200,10 @@ def write_results(
         [
             EvaluatedRun(run.evaluation.result, run.evaluation.card, run.task.dataset, run.evaluation.out_dir)
             for run in scored
+        ],
+        warnings=[
+            f'Nothing scored of {run.benchmark} under {run.protocol.name}: 0 of {len(run.evaluation.missing)} sequences.'
+            for run in lost
         ],
         commands=[shlex.join(command)],
         environment=versions,
