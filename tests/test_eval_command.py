@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +18,10 @@ from replicas import HANDED_IN, SCORED, videos, write_perfect, write_replica, wr
 from mmliir.evaluation.benchmarks import BENCHMARKS, open_benchmark
 from mmliir.evaluation.summary import read_csv
 from mmliir.propagation import PRESETS
-from mmliir.testing.synthetic import generate_video, write_davis_layout
+from mmliir.testing.synthetic import write_davis_layout
 
 pytestmark = pytest.mark.usefixtures('one_thread')
+QUICKSTART = str(ROOT / 'configs' / 'liir_r18_quickstart.py')
 RANDOM_FEATURE = '''
 import torch
 
@@ -94,7 +94,7 @@ def test_one_call_runs_over_every_benchmark(data, tmp_path):
             assert summary['coverage']['missing'] == 0
             assert 0 <= next(iter(summary['result']['metrics'].values())) < 1
     for name in HANDED_IN:
-        assert f'{name}, quick@32: predicted, not scored' in done.err and '`mmliir submit`' in done.err
+        assert f'note: {name}: predicted, not scored' in done.err and '`mmliir submit`' in done.err
     page = (out / 'report.html').read_text(encoding='utf-8')
     assert done.out.strip().endswith(str(out / 'report.html'))
     for name in ('davis2016 val', 'vip_instance val', 'jhmdb', 'badja davis', 'robotap strided', 'n of N'):
@@ -187,7 +187,7 @@ def test_a_sequence_with_a_damaged_frame_is_named_and_the_others_are_scored(davi
     whole = damage(frame(davis, 'v1', number))
     done = evaluate(davis, tmp_path / 'out')
     assert done.code == 3, done.err
-    assert 'davis2017, quick: NOT SCORED: v1: ' in done.err and f'{number:05d}.jpg' in done.err
+    assert 'note: davis2017: NOT SCORED: v1: ' in done.err and f'{number:05d}.jpg' in done.err
     assert '2 of 3 sequences' in done.out and 'v1 (missing)' in done.out and 'INCOMPLETE: 1' in done.out
     folder = tmp_path / 'out' / 'davis2017' / 'quick'
     summary = json.loads((folder / 'summary.json').read_text())
@@ -223,7 +223,7 @@ def test_a_benchmark_of_which_nothing_is_left_does_not_stop_the_others(davis, tm
         damage(frame(davis, name, 1))
     done = evaluate(davis, tmp_path / 'out', '--short-side', 32, on='davis2017,jhmdb')
     assert done.code == 3, done.err
-    assert all(f'davis2017, quick@32: NOT SCORED: {name}: ' in done.err for name in ('v0', 'v1', 'v2'))
+    assert all(f'note: davis2017: NOT SCORED: {name}: ' in done.err for name in ('v0', 'v1', 'v2'))
     assert 'jhmdb' in done.out and (tmp_path / 'out' / 'jhmdb' / 'quick@32' / 'summary.json').is_file()
     page = (tmp_path / 'out' / 'report.html').read_text(encoding='utf-8')
     assert 'davis2017' in page and '0 of 3' in page
@@ -282,6 +282,17 @@ def test_other_weights_another_protocol_and_another_size(davis, tmp_path):
     assert codes[0].code == 0 and 'checkpoint_sha256' in codes[1].error()
 
 
+def test_a_changed_setting_of_the_protocol_is_named(davis, tmp_path):
+    out = tmp_path / 'out'
+    assert evaluate(davis, out, '--no-report').code == 0
+    path = out / 'davis2017' / 'quick' / 'run.json'
+    card = json.loads(path.read_text())
+    card['settings']['radius'] += 1
+    path.write_text(json.dumps(card))
+    said = evaluate(davis, out, '--no-report').error()
+    assert f'settings.radius: {card["settings"]["radius"]} there, {card["settings"]["radius"] - 1} now' in said
+
+
 def test_predictions_of_nobody_are_not_mixed_in(davis, tmp_path):
     stray = tmp_path / 'out' / 'davis2017' / 'quick' / 'other' / '00000.png'
     stray.parent.mkdir(parents=True)
@@ -303,7 +314,7 @@ def test_predictions_of_nobody_are_not_mixed_in(davis, tmp_path):
         (dict(model='timm'), "'timm'"),
         (dict(model='nowhere.py:function'), 'nowhere.py'),
         (dict(model='configs/nowhere.py'), 'nowhere.py'),
-        (dict(options=('--weights', 'nowhere.pth'), model=str(ROOT / 'configs' / 'liir_r18_quickstart.py')), 'nowhere.pth'),
+        (dict(options=('--weights', 'nowhere.pth'), model=QUICKSTART), 'nowhere.pth'),
         (dict(options=('--sequences', 'v7')), "sequence 'v7' is not in"),
         (dict(on='vip'), 'VIP (human parts) not found in'),
         (dict(on='davis2017,vip'), 'VIP (human parts) not found in'),
@@ -358,7 +369,7 @@ def test_every_form_of_a_feature_goes_through_the_command(kind, davis, tmp_path)
     model, options = {
         'file': (f'{tmp_path / "mine.py"}:pooled', ('--stride', 4)),
         'rgb': ('raw:rgb', ()),
-        'config': (str(ROOT / 'configs' / 'liir_r18_quickstart.py'), ('--weights', 'untrained', '--seed', 3)),
+        'config': (QUICKSTART, ('--weights', 'untrained', '--seed', 3)),
     }[kind]
     done = evaluate(davis, tmp_path / 'out', '--sequences', 'v0', '--no-report', *options, model=model)
     assert done.code == 0, done.err

@@ -246,9 +246,14 @@ def _replaced(part: Report, title: str | None, notes: Sequence[str], common: Map
 
 
 def _warnings(runs: Sequence[EvaluatedRun]) -> list[str] | None:
-    """A sentence for each run that is not whole."""
-    found = [incompleteness(run.result) for run in runs]
-    return list(dict.fromkeys(text for text in found if text)) or None
+    """A sentence for each run that is not whole; of several, one for all that are only not the published list."""
+    lacking = {text: run.result for run in runs if (text := incompleteness(run.result))}
+    partial = [result for result in lacking.values() if not result.missing]
+    if len(partial) < 2:
+        return list(lacking) or None
+    shown = dict.fromkeys(f'{coverage_text(result)} of {result.benchmark} {result.split}' for result in partial)
+    merged = f'Not the published lists: {"; ".join(shown)}. Do not compare with published scores.'
+    return [*(text for text, result in lacking.items() if result.missing), merged]
 
 
 def _score_row(summary: Summary) -> ScoreRow:
