@@ -62,7 +62,7 @@ def test_a_benchmark_is_propagated_scored_continued_and_scored_again(tmp_path):
     kept = (out / 'v0' / '00004.png').stat().st_mtime_ns
     (out / 'v1' / '00003.png').unlink()
     again = evaluate()
-    assert again.code == 0 and again.out == done.out
+    assert again.code == 0 and again.out.split('GiB')[0][:-5] == done.out.split('GiB')[0][:-5]  # but for the memory
     assert contents(out) == before
     assert (out / 'v0' / '00004.png').stat().st_mtime_ns == kept
 
@@ -73,7 +73,8 @@ def test_a_benchmark_is_propagated_scored_continued_and_scored_again(tmp_path):
     alone = json.loads((tmp_path / 's.json').read_text())
     assert {name: alone[name] for name in scores['metrics']} == scores['metrics']
     assert alone['run_card'] == scores['run_card'] and alone['missing'] == scores['missing'] == []
-    assert f'{100 * alone["jf_mean"]:.1f}' in scored.out and 'mean over ids' in scored.out
+    assert alone['metrics'] == scores['metrics'] and len(alone['sequences'][0]['objects']) == 2
+    assert scored.out.strip() in done.out
 
 
 # -- mmliir propagate ---------------------------------------------------------------------------------------

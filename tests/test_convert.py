@@ -255,7 +255,7 @@ def test_a_checkpoint_of_each_family_is_converted_and_scored(name, suffix, tmp_p
         *('--data-root', tmp_path / 'davis', '--out', tmp_path / 'masks', '--jobs', 1),
     )
     assert scored.code == 0, scored.err
-    assert 'mean over ids' in scored.out and (tmp_path / 'masks' / 'v' / '00002.png').is_file()
+    assert 'data set' in scored.out and (tmp_path / 'masks' / 'v' / '00002.png').is_file()
 
 
 def test_frames_that_patches_do_not_tile_are_refused_in_one_sentence(tmp_path):

@@ -12,7 +12,7 @@ from mmliir.apis.evaluate import Evaluation, ModelIdentity, protocol_for, run_ta
 from mmliir.evaluation.benchmarks import open_benchmark
 from mmliir.evaluation.evaluation_report import EvaluatedRun, write_evaluation_report
 from mmliir.evaluation.sharding import ALONE, Shard
-from mmliir.evaluation.summary import make_summary, write_summary
+from mmliir.evaluation.summary import CSV_NAME, SUMMARY_NAME, make_summary, write_summary
 from mmliir.evaluation.tables import result_table, summary_table
 from mmliir.evaluation.tasks import Task
 from mmliir.models.methods import BaseCorrespondence
@@ -136,6 +136,15 @@ def run_benchmarks(
     return runs
 
 
+def refuse_nothing(runs: Sequence[BenchmarkRun]) -> None:
+    """Raise `ValueError` where there is neither a score nor a prediction; names why."""
+    lost = [(run, *pair) for run in runs for pair in run.evaluation.missing]
+    if lost and all(len(run.evaluation.missing) == len(run.task.dataset.names) for run in runs):
+        shown = '; '.join(f'{run.benchmark}, {name}: {reason}' for run, name, reason in lost[:3])
+        more = f'; and {len(lost) - 3} more' if len(lost) > 3 else ''
+        raise ValueError(f'nothing to score: no sequence could be propagated or scored ({shown}{more})')
+
+
 @dataclass(frozen=True)
 class WrittenResults:
     """What `write_results` wrote and what is left to print.
@@ -163,20 +172,19 @@ def write_results(
         report: Whether to write the report.
     """
     out_dir = Path(out_dir)
+    lost = [run for run in runs if run.task.metric is not None and run.evaluation.result is None]
     versions = {name: value for name, value in environment().items() if name != 'device'}
     scored = [run for run in runs if run.evaluation.result is not None]
-    tables, notes = [], []
+    tables = []
     for run in scored:
         summary = make_summary(run.evaluation.result, run.evaluation.card, versions, tuple(command))
         write_summary(run.evaluation.out_dir, summary)
         tables.append(result_table(run.evaluation.result, summary.intervals))
         tables[-1].title.append(f', protocol {run.protocol.name}')
-        notes += [f'{run.benchmark}, {run.protocol.name}: {note}' for note in run.evaluation.result.notes]
-    for run in runs:
-        where = f'{run.benchmark}, {run.protocol.name}'
-        notes += [f'{where}: NOT SCORED: {name}: {reason}' for name, reason in run.evaluation.missing]
-        if run.evaluation.result is None:
-            notes.append(f'{where}: predicted, not scored: the truth is not public. `mmliir submit` makes the archive')
+    for run in lost:  # what an earlier run wrote is not of these predictions
+        for name in (SUMMARY_NAME, CSV_NAME):
+            (run.evaluation.out_dir / name).unlink(missing_ok=True)
+    notes = _shared_notes(runs)
     if len(scored) > 1:
         rows = [(run.evaluation.card.model, run.protocol.name, run.evaluation.result) for run in scored]
         tables.append(summary_table(rows))
@@ -188,10 +196,39 @@ def write_results(
             EvaluatedRun(run.evaluation.result, run.evaluation.card, run.task.dataset, run.evaluation.out_dir)
             for run in scored
         ],
+        warnings=[_nothing_scored(run) for run in lost],
         commands=[shlex.join(command)],
         environment=versions,
     )
     return WrittenResults(tuple(tables), tuple(notes), (written.path,))
+
+
+def _nothing_scored(run: BenchmarkRun) -> str:
+    return f'Nothing scored of {run.benchmark} under {run.protocol.name}: 0 of {len(run.evaluation.missing)} sequences.'
+
+
+def _shared_notes(runs: Sequence[BenchmarkRun]) -> list[str]:
+    """What a reader must know; what is the same under every protocol of a benchmark stands once."""
+    said: dict[tuple[str, str], list[str]] = {}
+    for say in (_notes, _missing_notes):
+        for run in runs:
+            for note in say(run):
+                said.setdefault((run.benchmark, note), []).append(run.protocol.name)
+    protocols = {name: [run.protocol.name for run in runs if run.benchmark == name] for name, _ in said}
+    return [
+        f'{name}: {note}' if found == protocols[name] else f'{name}, {", ".join(found)}: {note}'
+        for (name, note), found in said.items()
+    ]
+
+
+def _notes(run: BenchmarkRun) -> list[str]:
+    if run.task.metric is None:
+        return ['predicted, not scored: the truth is not public. `mmliir submit` makes the archive']
+    return [] if run.evaluation.result is None else list(run.evaluation.result.notes)
+
+
+def _missing_notes(run: BenchmarkRun) -> list[str]:
+    return [f'NOT SCORED: {name}: {reason}' for name, reason in run.evaluation.missing]
 
 
 def folder_name(spec: str, weights: str | Path | None = None) -> str:

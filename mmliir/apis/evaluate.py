@@ -14,20 +14,22 @@ from mmengine.config import Config
 from mmliir.apis.configs import load_config
 from mmliir.evaluation.export import export_predictions, prepare_folder
 from mmliir.evaluation.metrics import BenchmarkResult
-from mmliir.evaluation.protocol import ProtocolCard, fingerprint_data
-from mmliir.evaluation.scoring import score_task
+from mmliir.evaluation.protocol import ProtocolCard, fingerprint_data, read_run_card, write_run_card
+from mmliir.evaluation.scoring import score_sound, score_task
 from mmliir.evaluation.sharding import ALONE, Shard
 from mmliir.evaluation.tasks import Task, build_task
 from mmliir.evaluation.writers import WRITERS
 from mmliir.models.methods import BaseCorrespondence
 from mmliir.propagation import Protocol, resolve_protocol
 from mmliir.registry import MODELS
+from mmliir.structures import PointSample, VideoSample
 from mmliir.utils.checkpoint import load_weights, read_checkpoint
 from mmliir.utils.env import code_version
 from mmliir.utils.files import sha256_file, write_json_atomic
 
 #: In the place of a checkpoint: keep the random initial weights.
 UNTRAINED = 'untrained'
+SCORES_NAME = 'scores.json'
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Evaluation:
     """What an evaluation of one benchmark under one protocol did.
 
     Attributes:
-        result: The scores; None for a benchmark whose truth is not public (a test split).
+        result: The scores; None for a benchmark whose truth is not public (a test split), and where no sequence could
+            be scored.
         out_dir: Predictions, `run.json` and `scores.json`.
         card: Everything that the predictions depend on.
         missing: (name, reason) of the sequences that could not be propagated or scored; only what is there is scored.
@@ -225,11 +228,18 @@ def run_task(
     """
     out_dir = Path(out_dir)
     _refuse_data_as_output(task, out_dir)
-    samples = [task.dataset.sample(name) for name in task.dataset.names]
+    samples, unread = _open_samples(task, strict)
     card = make_card(samples, task, protocol, identity, amp)
+    refusal = None
     if shard.is_main:
-        prepare_folder(out_dir, task.dataset.names, card, overwrite)
-    shard.wait()
+        try:
+            _accept_repaired(out_dir, samples, card, lambda part: make_card(part, task, protocol, identity, amp))
+            prepare_folder(out_dir, task.dataset.names, card, overwrite)
+        except ValueError as error:
+            refusal = str(error)
+    refusal = shard.gather(refusal)[0]  # so that all processes end alike, and none waits for one that has gone
+    if refusal is not None:
+        raise ValueError(refusal)
     report = export_predictions(
         [samples[number] for number in shard.mine([len(sample.frames) for sample in samples])],
         make_encoder(model, amp),
@@ -241,16 +251,56 @@ def run_task(
         device=model.device,
         progress=None if shard.is_main else False,
     )
-    failed = dict(sum(shard.gather(list(report.failed)), []))
+    failed = unread | dict(sum(shard.gather(list(report.failed)), []))
     if strict and failed:
         report.raise_for_failures()
-    result = None
+    failed = {name: _without_folders(reason, (task.dataset.data_root, out_dir)) for name, reason in failed.items()}
+    result, missing = None, tuple(sorted(failed.items()))
     if shard.is_main and task.metric is not None:
-        result = score_task(task, out_dir, backend, jobs, progress, failed, strict)
-        write_json_atomic(out_dir / 'scores.json', {**result.to_dict(), 'run_card': card.to_dict()})
+        (out_dir / SCORES_NAME).unlink(missing_ok=True)  # those of an earlier run must not be taken for this one's
+        if strict:
+            result = score_task(task, out_dir, backend, jobs, progress)
+        else:
+            result, missing = score_sound(task, out_dir, backend, jobs, progress, failed)
+            missing = tuple((n, _without_folders(why, (task.dataset.data_root, out_dir))) for n, why in missing)
+        if result is not None:
+            result = dataclasses.replace(result, missing=missing)
+            write_json_atomic(out_dir / SCORES_NAME, {**result.to_dict(), 'run_card': card.to_dict()})
     shard.wait()
-    missing = result.missing if result is not None else tuple(sorted(failed.items()))
     return Evaluation(result, out_dir, card, missing)
+
+
+def _open_samples(task: Task, strict: bool) -> tuple[list, dict[str, str]]:
+    """The sequences that can be opened, and name -> why of the others."""
+    samples, unread = [], {}
+    for name in task.dataset.names:
+        try:
+            sample = task.dataset.sample(name)
+            _frame_size(sample)
+        except (ValueError, OSError) as error:
+            if strict:
+                raise
+            unread[name] = str(error)
+        else:
+            samples.append(sample)
+    return samples, unread
+
+
+def _accept_repaired(out_dir: Path, samples: Sequence, card: ProtocolCard, card_of: Callable) -> None:
+    """Where a run could not open some sequences and now can, take its finished ones over: the rest is as it was."""
+    found = read_run_card(out_dir)
+    finished = [sample for sample in samples if (out_dir / sample.name).is_dir()]
+    if found is None or found == card.to_dict() or not 0 < len(finished) < len(samples):
+        return
+    if found == card_of(finished).to_dict():
+        write_run_card(out_dir, card)
+
+
+def _without_folders(text: str, folders: Sequence[Path]) -> str:
+    """A reason as results hold it: paths begin below the data and the predictions, wherever those are."""
+    for folder in folders:
+        text = text.replace(f'{folder}{os.sep}', '')
+    return text
 
 
 def make_card(
@@ -268,12 +318,18 @@ def make_card(
         colour_space=identity.colour_space,
         model=identity.name,
         checkpoint_sha256=identity.checkpoint_sha256,
-        data=fingerprint_data((s.name, len(s.frames), s.frames[0].shape[:2]) for s in samples),
+        data=fingerprint_data((s.name, len(s.frames), _frame_size(s)) for s in samples),
         metric_version=task.metric.version if task.metric is not None else 'none',
         n_of_N=(len(samples), listed),
         code_version=code_version(),
         seed=identity.seed,
     )
+
+
+def _frame_size(sample: VideoSample | PointSample) -> tuple[int, int]:
+    """(H, W); of files, the header of the first frame says it."""
+    size = getattr(sample.frames, 'frame_size', None)
+    return tuple(sample.frames[0].shape[:2]) if size is None else tuple(size)
 
 
 def describe_input(protocol: Protocol, identity: ModelIdentity, amp: bool) -> dict:

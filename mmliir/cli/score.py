@@ -3,18 +3,12 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
 
 from mmliir.cli.common import EXIT_INCOMPLETE, names, positive, progress_bar
 from mmliir.evaluation.protocol import read_run_card
 from mmliir.utils.files import write_json_atomic
-
-if TYPE_CHECKING:
-    from mmliir.evaluation.metrics import Scores, SequenceScores
 
 _EXAMPLES = """examples:
   mmliir score davis2017 --pred work_dirs/masks --data-root data/DAVIS --out s.json
@@ -60,6 +54,7 @@ def _run_score(args: argparse.Namespace) -> int:
     # Here, and not at the top: they bring PyTorch, which `--help` does not wait for.
     from mmliir.evaluation.benchmarks import open_metric
     from mmliir.evaluation.metrics import DavisMetric
+    from mmliir.evaluation.metrics.scores import to_result, with_objects
     from mmliir.evaluation.scoring import drop_missing, score_task
     from mmliir.evaluation.tables import result_table
 
@@ -69,43 +64,17 @@ def _run_score(args: argparse.Namespace) -> int:
     with progress_bar('scoring') as report:
         if isinstance(task.metric, DavisMetric):  # knows objects, too
             metric, missing = drop_missing(task, args.pred)
-            result = metric.score(args.pred, args.backend, args.jobs, report)
+            scores = metric.score(args.pred, args.backend, args.jobs, report)
+            result = to_result(scores, metric.num_sequences_in_split, metric.num_published, missing)
+            numbers = with_objects(result, scores)
         else:
             result = score_task(task, args.pred, args.backend, args.jobs, report, strict=False)
-            missing = result.missing
+            numbers = result.to_dict()
     if args.out is not None:
-        numbers = {**result.to_dict(), 'missing': [list(pair) for pair in missing]}
         write_json_atomic(args.out, {**numbers, 'run_card': read_run_card(args.pred)})
-    if isinstance(task.metric, DavisMetric):
-        print_scores(result)
-    else:
-        Console(width=None if sys.stdout.isatty() else 120).print(result_table(result))
-        for note in result.notes:
-            print(f'note: {note}', file=sys.stderr)
-    for name, reason in missing:
-        print(f'not scored: {name}: {reason}', file=sys.stderr)
-    return EXIT_INCOMPLETE if missing else 0
-
-
-def print_scores(scores: 'Scores') -> None:
-    """Print a table on stdout, a row a sequence and the data set's value last, and the notes on stderr."""
-    title = f'{scores.benchmark} {scores.split} (in %, {scores.metric_version}, {scores.backend})'
-    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0), title_justify='left')
-    table.add_column('sequence', overflow='fold')
-    for name in ('ids', 'J&F', 'J mean', 'recall', 'decay', 'F mean', 'recall', 'decay'):
-        table.add_column(name, justify='right', no_wrap=True)
-    for sequence in scores.sequences:
-        table.add_row(sequence.name, str(len(sequence.objects)), *_cells(sequence))
-    table.add_section()
-    num_objects = sum(len(sequence.objects) for sequence in scores.sequences)
-    table.add_row('mean over ids', str(num_objects), *_cells(scores), style='bold')
-    # A pipe has no width of its own: never fold or cut numbers there.
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-    for note in scores.notes:
+    Console(width=None if sys.stdout.isatty() else 120).print(result_table(result))
+    for note in result.notes:
         print(f'note: {note}', file=sys.stderr)
-
-
-def _cells(scores: 'Scores | SequenceScores') -> list[str]:
-    values = [scores.jf_mean, scores.j.mean, scores.j.recall, scores.j.decay]
-    values += [scores.f.mean, scores.f.recall, scores.f.decay]
-    return [f'{100 * value:.1f}' for value in values]
+    for name, reason in result.missing:
+        print(f'not scored: {name}: {reason}', file=sys.stderr)
+    return EXIT_INCOMPLETE if result.missing else 0

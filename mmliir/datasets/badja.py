@@ -140,6 +140,20 @@ class BadjaDataset(Sequence):
         """Return the annotation of one video; raises as `sample`."""
         return self._read(name)[1]
 
+    def truth_points(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the true places of `sample(name).queries`, (x, y) in pixels of the frames, and which are known.
+
+        Returns:
+            (N, T, 2) float64, NaN where a joint is not annotated or not visible, and (N, T) bool.
+        """
+        truth = self.truth(name)
+        places = scale_points(truth.joints[:, truth.queried], truth.annotation_size, truth.frame_size)
+        tracks = np.full((len(truth.queried), truth.num_frames, 2), np.nan)
+        visible = np.zeros(tracks.shape[:2], dtype=bool)
+        tracks[:, truth.frames], visible[:, truth.frames] = places.swapaxes(0, 1), truth.visible[:, truth.queried].T
+        tracks[~visible] = np.nan
+        return tracks, visible
+
     def mask_paths(self, name: str) -> list[Path]:
         """Return the masks of the annotated frames, of the first folder that has all, at whatever resolution.
 

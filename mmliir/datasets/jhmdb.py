@@ -118,6 +118,18 @@ class JhmdbDataset(Sequence):
         paths, joints = self._read(name)
         return JhmdbTruth(joints[: len(paths)], FrameFiles(paths).frame_size, len(paths), len(joints))
 
+    def truth_points(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the true places of `sample(name).queries`, (15, T, 2) of (x, y) in pixels, and which are in the image.
+
+        Returns:
+            (15, T, 2) float64 and (15, T) bool.
+        """
+        truth = self.truth(name)
+        height, width = truth.frame_size
+        places = truth.joints.transpose(1, 0, 2)
+        inside = ((places >= -0.5) & (places < (width - 0.5, height - 0.5))).all(axis=-1)
+        return places.copy(), inside
+
     def _read(self, name: str) -> tuple[list[Path], np.ndarray]:
         """All images of a clip, and all its joints; the one may be longer than the other."""
         clip = self._clips[name]

@@ -148,6 +148,17 @@ class TapVidDataset(Sequence):
         """Return the truth of one video; no frame is read (of JPEGs, the header of the first)."""
         return self._load(name)[1]
 
+    def truth_points(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the true places of `sample(name).queries`, (x, y) in pixels of the frames, and where they are visible.
+
+        Returns:
+            (N, T, 2) float64, NaN where a point is not visible, and (N, T) bool.
+        """
+        truth = self.truth(name)
+        tracks = raster_to_pixels(truth.points, truth.frame_size)
+        tracks[~truth.visible] = np.nan
+        return tracks, truth.visible.copy()
+
     def _load(self, name: str) -> tuple['TapVidFrames', TapVidTruth]:
         path, key = self._places[name]
         where = f'{path}, video {name!r}'

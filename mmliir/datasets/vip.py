@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -142,6 +142,19 @@ class VipDataset(Sequence):
 
     truth = annotation_paths
 
+    def truth_labels(self, name: str) -> dict[int, Callable[[], np.ndarray]]:
+        """Return what reads the true classes, (H, W) uint8, of each annotated frame: frame number -> function.
+
+        Classes of instances too: their ids differ from those of predictions, which are counted anew in each frame.
+        """
+        frames = FrameFolder(self._root / 'Images' / name)
+        numbers = {stem: number for number, stem in enumerate(frames.frame_names)}
+        return {
+            numbers[path.stem]: functools.partial(_true_classes, path, self.annotation)
+            for path in self.annotation_paths(name)
+            if path.stem in numbers
+        }
+
     def _check_folders(self) -> None:
         for what, parent in (('frames', self._root / 'Images'), ('annotations', self._annotations)):
             missing = [name for name in self.names if not (parent / name).is_dir()]
@@ -228,6 +241,23 @@ def _given(path: Path, annotation: str, frames: FrameFolder) -> np.ndarray:
         ids[ids == VIP_VOID] = 0
     check_mask_size(ids, frames.frame_size, path)
     return ids
+
+
+def _true_classes(path: Path, annotation: str) -> np.ndarray:
+    """(H, W) uint8: classes of one annotated frame; void is background."""
+    if annotation == 'instance':
+        found = read_instances(path)
+        return class_map(found.ids, found.classes)
+    classes = read_categories(path)
+    classes[classes == VIP_VOID] = 0
+    return classes
+
+
+def class_map(ids: np.ndarray, classes: Mapping[int, int]) -> np.ndarray:
+    """(H, W) uint8 ids of instances -> (H, W) uint8 classes; ids that have no class become background."""
+    class_of = np.zeros(256, dtype=np.uint8)
+    class_of[list(classes)] = list(classes.values())
+    return class_of[ids]
 
 
 def _find_root(data_root: Path) -> Path:

@@ -152,6 +152,18 @@ class YouTubeVosDataset(Sequence):
 
     truth = annotation_paths
 
+    def truth_labels(self, name: str) -> dict[int, Callable[[], np.ndarray]]:
+        """Return what reads the label map, (H, W) uint8, of each annotated frame: frame number -> function.
+
+        Of 'valid' and 'test' these are the given objects, and no truth.
+        """
+        numbers = {stem: n for n, stem in enumerate(FrameFolder(self._frames_dir / name).frame_names)}
+        return {
+            numbers[path.stem]: functools.partial(read_ids, path)
+            for path in self.annotation_paths(name)
+            if path.stem in numbers
+        }
+
     @property
     def num_published(self) -> int | None:
         """Videos of the official split, which the server expects."""

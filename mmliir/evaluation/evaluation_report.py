@@ -5,7 +5,8 @@ A data set may have, besides what `mmliir.evaluation.tasks` asks for,
     truth_labels(name) -> Mapping[int, Callable[[], ndarray]]     # frame number -> reads a label map, (H, W) uint8
     truth_points(name) -> (tracks (N, T, 2), visible (N, T))      # true places of `sample(name).queries`, as (x, y)
 
-Without them the pictures show the predictions alone.
+A data set of kind 'instances' gives classes, because ids of predictions are counted anew in each frame. Without them
+the pictures show the predictions alone.
 """
 
 import functools
@@ -20,7 +21,9 @@ import numpy as np
 from PIL import Image
 
 from mmliir.datasets.masks import read_label_map
+from mmliir.datasets.vip import class_map
 from mmliir.evaluation.metrics.results import BenchmarkResult, SequenceResult
+from mmliir.evaluation.metrics.vip import read_scored_instances
 from mmliir.evaluation.protocol import ProtocolCard
 from mmliir.evaluation.report import MAX_BYTES, Report, ScoreRow, ScoreTable, WrittenReport, write_report
 from mmliir.evaluation.summary import Summary, make_summary
@@ -87,6 +90,7 @@ def write_evaluation_report(
     environment: Mapping[str, object] | None = None,
     notes: Sequence[str] = (),
     max_bytes: int = MAX_BYTES,
+    warnings: Sequence[str] = (),
 ) -> WrittenReport:
     """Write the page of an evaluation: one self-contained HTML file.
 
@@ -100,6 +104,7 @@ def write_evaluation_report(
         environment: Name -> version.
         notes: More that a reader should know.
         max_bytes: Greatest size of the file.
+        warnings: What stands before the scores, besides what the runs themselves lack.
 
     Raises:
         FileNotFoundError: A folder of predictions that is not there.
@@ -125,12 +130,13 @@ def write_evaluation_report(
         ]
         common = dict(commands=commands, environment=environment)
         if len(runs) == 1:
+            common['warnings'] = [*(parts[0].warnings or ()), *warnings] or None
             report = _replaced(parts[0], title, notes, common)
         else:
             report = Report(
                 title=title or _common_title(runs),
                 subtitle='Every score with half its 95 % interval over sequences.',
-                warnings=_warnings(runs),
+                warnings=[*(_warnings(runs) or ()), *warnings] or None,
                 tables=[_overview(runs)],
                 parts=parts,
                 notes=notes or None,
@@ -240,9 +246,14 @@ def _replaced(part: Report, title: str | None, notes: Sequence[str], common: Map
 
 
 def _warnings(runs: Sequence[EvaluatedRun]) -> list[str] | None:
-    """A sentence for each run that is not whole."""
-    found = [incompleteness(run.result) for run in runs]
-    return list(dict.fromkeys(text for text in found if text)) or None
+    """A sentence for each run that is not whole; of several, one for all that are only not the published list."""
+    lacking = {text: run.result for run in runs if (text := incompleteness(run.result))}
+    partial = [result for result in lacking.values() if not result.missing]
+    if len(partial) < 2:
+        return list(lacking) or None
+    shown = dict.fromkeys(f'{coverage_text(result)} of {result.benchmark} {result.split}' for result in partial)
+    merged = f'Not the published lists: {"; ".join(shown)}. Do not compare with published scores.'
+    return [*(text for text, result in lacking.items() if result.missing), merged]
 
 
 def _score_row(summary: Summary) -> ScoreRow:
@@ -369,7 +380,7 @@ class _View:
 
     @staticmethod
     def of(run: EvaluatedRun) -> '_View | None':
-        kinds = {'masks': _MaskView, 'points': _PointView}
+        kinds = {'masks': _MaskView, 'instances': _InstanceView, 'points': _PointView}
         if run.dataset is None or run.pred_dir is None or getattr(run.dataset, 'kind', None) not in kinds:
             return None
         return kinds[run.dataset.kind](run.dataset, Path(run.pred_dir))
@@ -410,14 +421,25 @@ class _MaskView(_View):
     def _draw_prediction(self, sample: VideoSample, number: int, height: int | None) -> np.ndarray:
         path = self.pred_dir / sample.name / f'{sample.frame_names[number]}.png'
         # Frames that are given or not scored may have no prediction.
-        labels = read_label_map(path).ids if path.is_file() else None
+        labels = self._read(path) if path.is_file() else None
         return _overlay(sample.frames[number], labels, height)
+
+    def _read(self, path: Path) -> np.ndarray:
+        return read_label_map(path).ids
 
     def _draw_known(
         self, sample: VideoSample, truth: Mapping[int, Callable], number: int, height: int | None
     ) -> np.ndarray:
         labels = truth[number]() if number in truth else None
         return _overlay(sample.frames[number], labels, height)
+
+
+class _InstanceView(_MaskView):
+    """Instances in the colours of their classes."""
+
+    def _read(self, path: Path) -> np.ndarray:
+        found = read_scored_instances(path.with_suffix('.txt'))
+        return class_map(read_label_map(path).ids, {number: row[0] for number, row in enumerate(found, start=1)})
 
 
 class _PointView(_View):

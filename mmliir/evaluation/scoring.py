@@ -41,6 +41,50 @@ def score_task(
     return dataclasses.replace(result, missing=missing)
 
 
+def score_sound(
+    task: Task,
+    pred_dir: Path,
+    backend: str = 'mmliir',
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+    failed: Mapping[str, str] | None = None,
+) -> tuple[BenchmarkResult | None, tuple[tuple[str, str], ...]]:
+    """The scores of every sequence that can be scored, and (name, reason) of the others.
+
+    Absent predictions are one reason; files that cannot be read or do not fit, of predictions or of truth, are another.
+
+    Args:
+        task, pred_dir, backend, jobs, progress, failed: As for `score_task`.
+
+    Returns:
+        The result, None where no sequence is left.
+    """
+    failed = dict(failed or {})
+    lost = {**task.metric.missing(pred_dir), **failed}
+    if set(task.metric.sequences) <= set(lost):
+        return None, tuple(sorted(lost.items()))
+    try:
+        result = score_task(task, pred_dir, backend, jobs, progress, failed, strict=False)
+    except (ValueError, OSError):
+        broken = _broken(task, pred_dir, [name for name in task.metric.sequences if name not in lost], jobs)
+        if not broken:
+            raise
+        return score_sound(task, pred_dir, backend, jobs, progress, failed | broken)
+    return result, result.missing
+
+
+def _broken(task: Task, pred_dir: Path, names: list[str], jobs: int) -> dict[str, str]:
+    """Sequence -> why, of those that cannot be scored; halves that are sound are looked at once."""
+    try:
+        task.metric_on(names).evaluate(pred_dir, jobs=jobs)
+    except (ValueError, OSError) as error:
+        if len(names) == 1:
+            return {names[0]: str(error)}
+        half = len(names) // 2
+        return _broken(task, pred_dir, names[:half], jobs) | _broken(task, pred_dir, names[half:], jobs)
+    return {}
+
+
 def drop_missing(
     task: Task, pred_dir: Path, failed: Mapping[str, str] | None = None
 ) -> tuple[Any, tuple[tuple[str, str], ...]]:

@@ -13,20 +13,24 @@ _LABELS = {
     'f': 'F',
     'miou': 'mIoU',
     'ap': 'AP',
+    'ap_present': 'AP present',
     'average_jaccard': 'AJ',
     'pts_within': 'δ avg',
     'occlusion_accuracy': 'OA',
 }
 
+_STARTS = {'pck': 'PCK', 'ap@': 'AP@', 'ap_': 'AP ', 'iou_': 'IoU ', 'pts_within_': '< ', 'jaccard_': 'Jaccard '}
+
 
 def metric_label(name: str) -> str:
-    """A metric as people write it: 'jf_mean' is 'J&F', 'j_recall' is 'J recall', 'pck@0.1' is 'PCK@0.1'."""
+    """A metric as people write it: 'jf_mean' is 'J&F', 'j_recall' is 'J recall', 'iou_hat' is 'IoU hat'."""
     if name in _LABELS:
         return _LABELS[name]
     if name.startswith(('j_', 'f_')):
         return f'{name[0].upper()} {name[2:].replace("_", " ")}'
-    if name.startswith('pck'):
-        return f'PCK{name[3:]}'
+    for start, label in _STARTS.items():
+        if name.startswith(start):
+            return label + name[len(start) :].replace('_', ' ')
     return name.replace('_', ' ')
 
 

@@ -7,10 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
+from replicas import write_replica
 
 import mmliir.engine.hooks.propagation_eval_hook as module
 from mmliir.apis.evaluate import build_method, evaluate
 from mmliir.engine.hooks.propagation_eval_hook import PropagationEvalHook
+from mmliir.evaluation.benchmarks import BENCHMARKS
 from mmliir.testing.synthetic import generate_video, write_davis_layout
 
 MODEL = dict(
@@ -90,3 +92,26 @@ def test_a_sequence_that_fails_is_named(config, task, tmp_path):
     frame.write_bytes(frame.read_bytes()[:200])
     with pytest.raises(ValueError, match='1 of 3 sequences.*v1: .*00002.jpg'):
         PropagationEvalHook(task, 'quick').evaluate(runner(config, tmp_path / 'run'), 7)
+
+
+@pytest.mark.parametrize('benchmark', ['vip', 'vip_instance', 'jhmdb', 'tapvid_davis', 'youtube_vos_holdout'])
+def test_every_kind_of_benchmark_is_scored_at_the_last_step(config, tmp_path, benchmark):
+    pytest.importorskip('scipy')
+    write_replica(benchmark, tmp_path / 'data')
+    task, root = BENCHMARKS[benchmark], str(tmp_path)
+    task = {
+        key: {**part, 'data_root': f'{root}/{part["data_root"]}'} if isinstance(part, dict) else part
+        for key, part in task.items()
+    }
+    task['dataset'].pop('sequences', None)
+    run = runner(config, tmp_path / 'run')
+    hook = PropagationEvalHook(task, dict(base='quick', changes={'radius': 3}), interval=5)
+    hook.protocol = hook.protocol.at_short_side(32)
+    run.iter, run.max_iters = 0, 2
+    hook.after_train_iter(run, 0)
+    assert not run.logged
+    run.iter = 1
+    hook.after_train_iter(run, 1)
+    saved = json.loads((tmp_path / 'run' / 'eval' / benchmark / 'iter_2' / 'scores.json').read_text())
+    headline = next(iter(saved['metrics']))
+    assert 0 <= run.logged[f'{benchmark}/{headline}'] == saved['metrics'][headline] <= 1

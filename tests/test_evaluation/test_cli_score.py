@@ -26,7 +26,7 @@ def test_table_json_and_exit_code(data, capsys):
     assert _score(root, predictions, '--out', out, '--jobs', 2) == 0
     said = capsys.readouterr()
     result = json.loads(out.read_text())
-    for word in ('three-frames', 'tall', 'mean over', f'{100 * result["jf_mean"]:.1f}', 'davis2017'):
+    for word in ('three-frames', 'tall', 'data set', '2 of 2 sequences', f'{100 * result["jf_mean"]:.1f}', 'davis2017'):
         assert word in said.out
     assert result['num_sequences'] == 2 and result['num_objects'] == 5
     assert result['run_card'] is None

@@ -116,7 +116,12 @@ class Scores:
         }
 
 
-def to_result(scores: Scores, num_sequences_in_split: int, num_published: int | None) -> BenchmarkResult:
+def to_result(
+    scores: Scores,
+    num_sequences_in_split: int,
+    num_published: int | None,
+    missing: tuple[tuple[str, str], ...] = (),
+) -> BenchmarkResult:
     """The same numbers in the form that all benchmarks share."""
     return BenchmarkResult(
         benchmark=scores.benchmark,
@@ -126,8 +131,16 @@ def to_result(scores: Scores, num_sequences_in_split: int, num_published: int | 
         sequences=tuple(_sequence_result(sequence) for sequence in scores.sequences),
         num_sequences_in_split=num_sequences_in_split,
         num_published=num_published,
+        missing=missing,
         notes=scores.notes,
     )
+
+
+def with_objects(result: BenchmarkResult, scores: Scores) -> dict[str, Any]:
+    """Plain JSON values of both: those of all benchmarks, and what DAVIS knows of objects beside them."""
+    shared = result.to_dict()
+    rows = [{**own.to_dict(), **row} for own, row in zip(scores.sequences, shared['sequences'], strict=True)]
+    return {**scores.to_dict(), **shared, 'sequences': rows}
 
 
 def _metrics(scores: Scores | SequenceScores) -> dict[str, float]:

@@ -281,7 +281,7 @@ def _frame_matches(files: _Files, constant: float | None) -> InstanceMatches:
     truth_path, prediction_path = files
     truth = read_instances(truth_path)
     prediction = read_ids(prediction_path, truth.ids.shape)
-    predicted = _read_predicted(prediction_path.with_suffix('.txt'))
+    predicted = read_scored_instances(prediction_path.with_suffix('.txt'))
     if prediction.max() > len(predicted):
         raise ValueError(
             f'{prediction_path} holds id {int(prediction.max())}, but {prediction_path.stem}.txt has {len(predicted)} '
@@ -292,7 +292,7 @@ def _frame_matches(files: _Files, constant: float | None) -> InstanceMatches:
     return match_instances(prediction, predicted, truth.ids, truth.classes, NUM_CLASSES)
 
 
-def _read_predicted(path: Path) -> list[tuple[int, float]]:
+def read_scored_instances(path: Path) -> list[tuple[int, float]]:
     """Return (class, score) of the ids 1, 2, ..."""
     predicted = []
     for number, line in enumerate(path.read_text(errors='replace').splitlines(), start=1):
