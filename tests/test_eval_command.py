@@ -180,6 +180,11 @@ def test_two_processes_write_what_one_writes(data, tmp_path):
     assert shared.returncode == 0, shared.stderr
     assert contents(tmp_path / 'two') == contents(tmp_path / 'one')
     assert shared.stdout.replace(str(tmp_path / 'two'), '') == alone.out.replace(str(tmp_path / 'one'), '')
+    # A folder of another run is refused by all: none is left waiting for the one that looked.
+    before = contents(tmp_path / 'two')
+    refused = start(*launcher, *common, '--amp', '--out', tmp_path / 'two', cwd=tmp_path)
+    assert refused.returncode != 0 and contents(tmp_path / 'two') == before
+    assert refused.stderr.count('mmliir: error: ') == refused.stderr.count('with other settings (input.precision') == 2
 
 
 @pytest.mark.parametrize('number', [0, 2])

@@ -268,7 +268,7 @@ def run_task(
             notes = (*result.notes, *_lost_notes(result, protocol, model))
             result = dataclasses.replace(result, missing=missing, notes=notes)
             write_json_atomic(out_dir / SCORES_NAME, {**result.to_dict(), 'run_card': card.to_dict()})
-    shard.wait()
+    missing = shard.gather(missing)[0]  # all processes end with one exit code
     return Evaluation(result, out_dir, card, missing)
 
 
