@@ -180,6 +180,11 @@ def test_two_processes_write_what_one_writes(data, tmp_path):
     assert shared.returncode == 0, shared.stderr
     assert contents(tmp_path / 'two') == contents(tmp_path / 'one')
     assert shared.stdout.replace(str(tmp_path / 'two'), '') == alone.out.replace(str(tmp_path / 'one'), '')
+    # A folder of another run is refused by all: none is left waiting for the one that looked.
+    before = contents(tmp_path / 'two')
+    refused = start(*launcher, *common, '--amp', '--out', tmp_path / 'two', cwd=tmp_path)
+    assert refused.returncode != 0 and contents(tmp_path / 'two') == before
+    assert refused.stderr.count('mmliir: error: ') == refused.stderr.count('with other settings (input.precision') == 2
 
 
 @pytest.mark.parametrize('number', [0, 2])
@@ -334,6 +339,39 @@ def test_a_data_root_that_is_not_there_is_one_line(tmp_path):
 
 def test_predictions_never_replace_the_data(davis):
     assert 'would replace the data set itself' in evaluate(davis, davis / 'davis2017').error()
+
+
+def test_a_score_of_0_says_why(davis, tmp_path):
+    layers = 'torch.nn.AvgPool2d(4), torch.nn.Threshold(9e9, 1.0)'  # the same everywhere
+    (tmp_path / 'flat.py').write_text(f'import torch\ndef flat():\n    return torch.nn.Sequential({layers})\n')
+    model = f'{tmp_path / "flat.py"}:flat'
+    done = evaluate(davis, tmp_path / 'out', '--stride', 4, '--protocol', 'liir_paper', model=model)
+    assert done.code == 0, done.err
+    said = '3 of 3 sequences score 0 in every frame: the labels are lost at once. liir_paper compares features by'
+    assert said in done.err and said in (tmp_path / 'out' / 'report.html').read_text(encoding='utf-8')
+    colours = evaluate(davis, tmp_path / 'colours', '--short-side', 192)
+    assert colours.code == 0 and 'the labels are lost' not in colours.err
+
+
+# -- real clips -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_real_masks_and_joints_under_two_protocols(data_root, tmp_path):
+    """The same frames as masks and as joints; a second call computes nothing and changes nothing."""
+    common = ('--protocol', 'crw,liir_paper', '--sequences', 'horsejump-high', '--short-side', 60)
+    done = evaluate(data_root, tmp_path, *common, on='davis2016,badja')
+    assert done.code == 0, done.err
+    assert '1 of 9 (published scores: 20)' in done.out and '1 of 2 (published scores: 7)' in done.out
+    masks, points = (
+        json.loads((tmp_path / name / 'crw@60' / 'summary.json').read_text())['result']['metrics']
+        for name in ('davis2016', 'badja')
+    )
+    assert 0.1 < masks['jf_mean'] < 0.8 and 0.02 < points['pck@0.2'] < 0.5
+    before = contents(tmp_path)
+    again = evaluate(data_root, tmp_path, *common, on='davis2016,badja')
+    assert (again.code, again.out) == (0, done.out) and contents(tmp_path) == before
 
 
 # -- names and features -----------------------------------------------------------------------------------------------

@@ -252,7 +252,7 @@ def _warnings(runs: Sequence[EvaluatedRun]) -> list[str] | None:
     if len(partial) < 2:
         return list(lacking) or None
     shown = dict.fromkeys(f'{coverage_text(result)} of {result.benchmark} {result.split}' for result in partial)
-    merged = f'Not the published lists: {"; ".join(shown)}. Do not compare with published scores.'
+    merged = f'Not what published scores are means over: {"; ".join(shown)}. Do not compare with them.'
     return [*(text for text, result in lacking.items() if result.missing), merged]
 
 

@@ -1,5 +1,6 @@
 """What ran: versions and the commit, for cards and reports."""
 
+import functools
 import platform
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import torch
 from mmliir.version import __version__
 
 
+@functools.cache
 def code_version() -> str:
     """Version of this package, with the commit when it runs from a git checkout ('0.1.0+g1a2b3c4', '-dirty')."""
     root = Path(__file__).resolve().parents[2]

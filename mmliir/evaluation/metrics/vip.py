@@ -69,11 +69,11 @@ class _VipMetric:
             files = [f'{path.stem}{suffix}' for path in paths for suffix in self.suffixes]
             absent = [file for file in files if not (folder / file).is_file()]
             if not folder.is_dir():
-                reasons[name] = f'{folder} not found: no prediction of {name!r}'
+                reasons[name] = 'no predictions'
             elif absent:
                 reasons[name] = (
-                    f'{folder / absent[0]} not found: {len(absent)} of the {len(files)} files of {name!r} are missing; '
-                    'a prediction has the name of its annotation'
+                    f'{len(absent)} of {len(files)} files are missing, e.g. {absent[0]}; a prediction has the name of '
+                    'its annotation'
                 )
         return reasons
 
@@ -85,10 +85,10 @@ class _VipMetric:
             raise FileNotFoundError(f'prediction folder not found: {pred_dir}. Expected <sequence>/<frame>.png in it.')
         missing = self.missing(pred_dir)
         if missing:
-            first = next(iter(missing.values()))
+            name, reason = next(iter(missing.items()))
             raise FileNotFoundError(
-                f'{first}. {len(missing)} of the {len(self.sequences)} sequences of {self.benchmark} {self.split} '
-                'cannot be scored. Predict them too, or name the sequences to score.'
+                f'{pred_dir}: {len(missing)} of the {len(self.sequences)} sequences of {self.benchmark} {self.split} '
+                f'cannot be scored; the first is {name}: {reason}. Predict them too, or name the sequences to score.'
             )
         items = [(path, pred_dir / name / f'{path.stem}.png') for name in self.sequences for path in self.truth[name]]
         with in_order(score, items, jobs) as results:
