@@ -341,13 +341,13 @@ def test_predictions_never_replace_the_data(davis):
     assert 'would replace the data set itself' in evaluate(davis, davis / 'davis2017').error()
 
 
-def test_a_score_of_0_says_why(davis, tmp_path):
+def test_a_score_of_0_is_said_in_words(davis, tmp_path):
     layers = 'torch.nn.AvgPool2d(4), torch.nn.Threshold(9e9, 1.0)'  # the same everywhere
     (tmp_path / 'flat.py').write_text(f'import torch\ndef flat():\n    return torch.nn.Sequential({layers})\n')
     model = f'{tmp_path / "flat.py"}:flat'
     done = evaluate(davis, tmp_path / 'out', '--stride', 4, '--protocol', 'liir_paper', model=model)
     assert done.code == 0, done.err
-    said = '3 of 3 sequences score 0 in every frame: the labels are lost at once. liir_paper compares features by'
+    said = '3 of 3 sequences score 0 in every frame: the labels are lost at once. Does liir_paper suit'
     assert said in done.err and said in (tmp_path / 'out' / 'report.html').read_text(encoding='utf-8')
     colours = evaluate(davis, tmp_path / 'colours', '--short-side', 192)
     assert colours.code == 0 and 'the labels are lost' not in colours.err

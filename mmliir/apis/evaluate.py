@@ -20,7 +20,6 @@ from mmliir.evaluation.sharding import ALONE, Shard
 from mmliir.evaluation.tasks import Task, build_task
 from mmliir.evaluation.writers import WRITERS
 from mmliir.models.methods import BaseCorrespondence
-from mmliir.models.methods.frozen import RawColor
 from mmliir.propagation import Protocol, resolve_protocol
 from mmliir.registry import MODELS
 from mmliir.structures import PointSample, VideoSample
@@ -265,7 +264,7 @@ def run_task(
             result, missing = score_sound(task, out_dir, backend, jobs, progress, failed)
             missing = tuple((n, _without_folders(why, (task.dataset.data_root, out_dir))) for n, why in missing)
         if result is not None:
-            notes = (*result.notes, *_lost_notes(result, protocol, model))
+            notes = (*result.notes, *_lost_notes(result, protocol))
             result = dataclasses.replace(result, missing=missing, notes=notes)
             write_json_atomic(out_dir / SCORES_NAME, {**result.to_dict(), 'run_card': card.to_dict()})
     missing = shard.gather(missing)[0]  # all processes end with one exit code
@@ -298,7 +297,7 @@ def _accept_repaired(out_dir: Path, samples: Sequence, card: ProtocolCard, card_
         write_run_card(out_dir, card)
 
 
-def _lost_notes(result: BenchmarkResult, protocol: Protocol, model: BaseCorrespondence) -> list[str]:
+def _lost_notes(result: BenchmarkResult, protocol: Protocol) -> list[str]:
     """A sentence where labels were lost from the first scored frame on: a score of 0 looks like a mistake of ours."""
     lost = [
         row.name
@@ -307,10 +306,8 @@ def _lost_notes(result: BenchmarkResult, protocol: Protocol, model: BaseCorrespo
     ]
     if not lost:
         return []
-    note = f'{len(lost)} of {len(result.sequences)} sequences score 0 in every frame: the labels are lost at once.'
-    if not protocol.settings.l2_normalise:
-        why = 'which raw colours are not made for' if isinstance(model, RawColor) else 'for which they must be trained'
-        note += f' {protocol.name} compares features by their plain dot product, {why}.'
+    note = f'{len(lost)} of {len(result.sequences)} sequences score 0 in every frame: the labels are lost at once. '
+    note += f'Does {protocol.name} suit this feature? Another protocol tells.'
     return [note]
 
 
