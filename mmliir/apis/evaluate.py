@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmengine.config import Config
 
@@ -17,6 +18,7 @@ from mmliir.evaluation.metrics import BenchmarkResult
 from mmliir.evaluation.protocol import ProtocolCard, fingerprint_data, read_run_card, write_run_card
 from mmliir.evaluation.scoring import score_sound, score_task
 from mmliir.evaluation.sharding import ALONE, Shard
+from mmliir.evaluation.summary import CSV_NAME, SUMMARY_NAME
 from mmliir.evaluation.tasks import Task, build_task
 from mmliir.evaluation.writers import WRITERS
 from mmliir.models.methods import BaseCorrespondence
@@ -229,6 +231,7 @@ def run_task(
     out_dir = Path(out_dir)
     _refuse_data_as_output(task, out_dir)
     samples, unread = _open_samples(task, strict)
+    identity = dataclasses.replace(identity, details=identity.details | {'state_sha256': state_digest(model)})
     card = make_card(samples, task, protocol, identity, amp)
     refusal = None
     if shard.is_main:
@@ -252,12 +255,19 @@ def run_task(
         progress=None if shard.is_main else False,
     )
     failed = unread | dict(sum(shard.gather(list(report.failed)), []))
-    if strict and failed:
-        report.raise_for_failures()
+    if strict and failed:  # in every process, with all of them: none goes on alone
+        whole = dataclasses.replace(
+            report,
+            written=tuple(name for name in task.dataset.names if name not in failed),
+            skipped=(),
+            failed=tuple(sorted(failed.items())),
+        )
+        whole.raise_for_failures()
     failed = {name: _without_folders(reason, (task.dataset.data_root, out_dir)) for name, reason in failed.items()}
     result, missing = None, tuple(sorted(failed.items()))
     if shard.is_main and task.metric is not None:
-        (out_dir / SCORES_NAME).unlink(missing_ok=True)  # those of an earlier run must not be taken for this one's
+        for name in (SCORES_NAME, SUMMARY_NAME, CSV_NAME):  # an earlier run's must not be taken for this one's
+            (out_dir / name).unlink(missing_ok=True)
         if strict:
             result = score_task(task, out_dir, backend, jobs, progress)
         else:
@@ -333,12 +343,40 @@ def make_card(
         colour_space=identity.colour_space,
         model=identity.name,
         checkpoint_sha256=identity.checkpoint_sha256,
-        data=fingerprint_data((s.name, len(s.frames), _frame_size(s)) for s in samples),
+        data=fingerprint_data((s.name, len(s.frames), _frame_size(s), _given_digest(s)) for s in samples),
         metric_version=task.metric.version if task.metric is not None else 'none',
         n_of_N=(len(samples), listed),
         code_version=code_version(),
         seed=identity.seed,
     )
+
+
+def state_digest(model: torch.nn.Module) -> str:
+    """SHA-256 over the weights as they are in memory: their names, types, shapes and numbers.
+
+    It also tells weights apart that come from no file of ours: random ones, and what a function of the user loads.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _given_digest(sample: VideoSample | PointSample) -> str:
+    """SHA-256 of what a sequence is given: label maps and their frames, or queries; what cannot be read says so."""
+    digest = hashlib.sha256()
+    if isinstance(sample, PointSample):
+        digest.update(np.ascontiguousarray(sample.queries, dtype=np.float64).tobytes())
+        return digest.hexdigest()
+    for number, read in sorted(sample.given_labels.items()):
+        try:
+            label_map = np.ascontiguousarray(read())
+        except (ValueError, OSError) as error:
+            digest.update(f'{number} {type(error).__name__}'.encode())
+        else:
+            digest.update(f'{number} {label_map.shape} {label_map.dtype}'.encode() + label_map.tobytes())
+    return digest.hexdigest()
 
 
 def _frame_size(sample: VideoSample | PointSample) -> tuple[int, int]:

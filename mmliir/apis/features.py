@@ -87,7 +87,7 @@ class Feature:
         """What results say of it."""
         own = {'spec', 'weights_sha256', 'seed', 'code_version', 'recipe'}
         return ModelIdentity(
-            name=self.name,
+            name=re.sub(r'(^|:)(?:~|/)[^:]*/(?=[^/])', r'\1', self.name),  # no folder of this machine
             colour_space=self.color_space,
             checkpoint_sha256=self.description['weights_sha256'],
             seed=self.description['seed'],

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -38,3 +39,8 @@ def positive(text: str) -> int:
 
 def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(',') if name.strip()]
+
+
+def without_folder(text: str) -> str:
+    """A path, or a SPEC that holds one, without the folder of this machine: '/home/x/mine.py:f' -> 'mine.py:f'."""
+    return re.sub(r'(^|:)(?:~|/|[A-Za-z]:\\)[^:]*[/\\](?=[^/\\])', r'\1', text)

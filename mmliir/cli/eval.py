@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mmliir.cli.common import EXIT_INCOMPLETE, names, positive, progress_bar
+from mmliir.cli.common import EXIT_INCOMPLETE, names, positive, progress_bar, without_folder
 
 _EXAMPLES = """examples:
   mmliir eval --model raw:lab --on davis2016,badja --protocol crw,liir_paper --data-root data
@@ -96,6 +96,8 @@ def _run_eval(args: argparse.Namespace) -> int:
                 flush=True,
             )
 
+    if shard.is_main:
+        (out_dir / 'report.html').unlink(missing_ok=True)  # of an earlier run: this one may end without
     with progress_bar('scoring') as progress:
         runs = run_benchmarks(
             plan,
@@ -126,11 +128,12 @@ def _run_eval(args: argparse.Namespace) -> int:
 
 def _command(args: argparse.Namespace) -> list[str]:
     """The command again, without what changes no number and without this machine's paths."""
-    parts = ['mmliir', 'eval', '--model', args.model]
+    parts = ['mmliir', 'eval', '--model', without_folder(args.model)]
     for name in ('weights', 'layer', 'stride', 'short_side'):
         value = getattr(args, name)
         if value is not None:
-            parts += [f'--{name.replace("_", "-")}', str(value)]
+            parts += [f'--{name.replace("_", "-")}', without_folder(str(value))]
+    parts += ['--download'] if args.download else []
     for name in ('on', 'protocol', 'sequences'):
         value = getattr(args, name)
         if value is not None:

@@ -263,5 +263,7 @@ def _import_scipy():
     try:
         from scipy.io import loadmat, whosmat
     except ImportError as error:
-        raise ImportError('the joints of JHMDB are MATLAB files, which need SciPy: pip install scipy') from error
+        raise ImportError(
+            'the joints of JHMDB are MATLAB files, which need SciPy: pip install scipy (the extra `jhmdb`)'
+        ) from error
     return loadmat, whosmat

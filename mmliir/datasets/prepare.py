@@ -1,9 +1,10 @@
 """Get data ready: unpack archives, make smaller copies, write lists of videos. Originals are never changed."""
 
+import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,8 @@ def resize_frames(
     images, texts, others = _sort_files(source)
     if not images:
         raise FileNotFoundError(f'no image below {source}: looked for {", ".join(IMAGE_SUFFIXES)}.')
-    _claim(out, {'short_side': short_side, 'size': list(size) if size else None, 'jpeg_quality': JPEG_QUALITY})
+    made = {'short_side': short_side, 'size': list(size) if size else None, 'jpeg_quality': JPEG_QUALITY}
+    _claim(out, {**made, 'source_sha256': _fingerprint(source, images)})
 
     def copy(name: str) -> str | bool:
         """True: written, False: was there, a text: what is wrong."""
@@ -214,8 +216,14 @@ def _walk(root: Path) -> Iterator[Path]:
         yield from (here / name for name in files if not name.startswith('.'))
 
 
+def _fingerprint(source: Path, images: Sequence[str]) -> str:
+    """SHA-256 over the names of the images and their sizes in bytes."""
+    rows = [[name, (source / name).stat().st_size] for name in sorted(images)]
+    return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode('utf-8')).hexdigest()
+
+
 def _claim(out: Path, made: dict) -> None:
-    """Leave a card in the folder; copies of another size there are refused."""
+    """Leave a card in the folder; copies of another size, or of other images, there are refused."""
     card = out / RESIZE_CARD
     if card.is_file():
         try:

@@ -60,11 +60,18 @@ def read_pickle(path: str | os.PathLike) -> Any:
             f'{path} {error}; only plain containers, numbers, strings and NumPy arrays are read, and nothing was '
             'executed. Download the file from its official source again.'
         ) from None
-    except (ValueError, TypeError, IndexError, KeyError, OverflowError, MemoryError, struct.error) as error:
+    except (
+        ValueError, TypeError, IndexError, KeyError, OverflowError, MemoryError, RecursionError, struct.error
+    ) as error:  # fmt: skip
         raise ValueError(
             f'{path} ({len(mapped)} bytes) is cut off, damaged or no pickle: at byte {mapped.tell()}, '
             f'"{type(error).__name__}: {error}". Download it again.'
         ) from error
+
+
+def _shown(value: Any) -> str:
+    """A value from the file as an error shows it: containers, which may be nested without end, by their type."""
+    return repr(value)[:100] if isinstance(value, str | bytes | int | float | bool | None) else type(value).__name__
 
 
 class _RefusedError(Exception):
@@ -356,7 +363,7 @@ def _make_array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
 
 def _dtype(code: Any, align: Any = False, copy: Any = True) -> _Unbuilt:
     if not isinstance(code, str) or not _DTYPE.fullmatch(code):
-        raise _RefusedError(f'asks for the NumPy dtype {code!r}')
+        raise _RefusedError(f'asks for the NumPy dtype {_shown(code)}')
     dtype = np.dtype(code)
 
     def build(state: Any) -> np.dtype:
@@ -376,7 +383,7 @@ def _scalar(dtype: Any, data: Any) -> np.generic:
 def _encode(text: Any, encoding: Any = 'utf-8') -> bytes:
     """Bytes as protocols 0 to 2 store them: a text of the characters 0 to 255."""
     if not isinstance(text, str) or encoding != 'latin1':
-        raise _RefusedError(f'asks for the encoding {encoding!r}')
+        raise _RefusedError(f'asks for the encoding {_shown(encoding)}')
     return text.encode('latin1')
 
 

@@ -96,17 +96,25 @@ def open_benchmark(name: str, data_root: str | Path, sequences: Sequence[str] | 
 def open_metric(
     name: str, data_root: str | Path, sequences: Sequence[str] | None = None, split: str | None = None
 ) -> Task:
-    """A benchmark for scoring alone: the frames need not be there, and the task's data set is empty.
+    """A benchmark for scoring alone: the task's data set is empty, and of DAVIS the frames need not be there.
 
     Args:
         name, data_root, sequences: See `open_benchmark`.
         split: Replaces the benchmark's.
+
+    Raises:
+        ValueError: No benchmark of this name, its truth is not public, or it has no splits to choose from.
     """
     task = find_benchmark(name)
     if task['metric'] is None:
         raise ValueError(f'{name} cannot be scored here: its truth is not public')
     changes = {'data_root': str(find_data(Path(task['metric']['data_root']).name, data_root))}
     changes |= {} if sequences is None else {'sequences': list(sequences)}
-    changes |= {} if split is None else {'split': split}
+    if split is not None:
+        own = task['metric'].get('split')
+        if own is None or (isinstance(own, int) and not split.isdigit()):
+            wanted = 'has no splits' if own is None else f'has numbered splits, such as {own}'
+            raise ValueError(f'--split {split}: {name} {wanted}; the benchmarks are {", ".join(BENCHMARKS)}')
+        changes['split'] = int(split) if isinstance(own, int) else split
     metric = {**task['metric'], **changes}
     return Task(name, (), METRICS.build(metric), {**task, 'metric': metric})

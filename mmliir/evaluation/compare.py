@@ -194,6 +194,12 @@ def _check_same(first: Summary, second: Summary, names: tuple[str, str]) -> None
                 f'{a} and {b} cannot be compared: {what.replace("_", " ")} is {values[0]!r} in {a} and {values[1]!r} '
                 f'in {b}; {advice}'
             )
+    options = [((run.card or {}).get('input') or {}).get('benchmark') or {} for run in (first, second)]
+    if options[0].get('metric') != options[1].get('metric'):
+        raise ValueError(
+            f'{a} and {b} cannot be compared: the metric was asked for {options[0].get("metric")} in {a} and for '
+            f'{options[1].get("metric")} in {b}; score both in one way'
+        )
     data = [(run.card or {}).get('data') for run in (first, second)]
     for name, found in zip(names, data, strict=True):
         if not isinstance(found, dict) or 'sha256' not in found:

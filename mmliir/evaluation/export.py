@@ -128,6 +128,7 @@ def export_predictions(
                 bar.advance(task, len(sample.frame_names))
                 continue
             make = functools.partial(writer.produce, sample, encode, protocol, stride, device)
+            _refuse_foreign(out_dir / sample.name, writer.files(sample))
             attempt = _Attempt(sample, make, lambda: bar.advance(task))
             _write_sequence(out_dir, sample.name, attempt)
             if attempt.error is None:
@@ -201,8 +202,16 @@ def _write_sequence(out_dir: Path, name: str, files: _Attempt) -> None:
         shutil.rmtree(part)
         return
     if final.exists():
-        shutil.rmtree(final)  # it was incomplete
+        shutil.rmtree(final)  # it was incomplete; it holds nothing else, see `_refuse_foreign`
     os.replace(part, final)
+
+
+def _refuse_foreign(folder: Path, files: Sequence[str]) -> None:
+    """An incomplete folder is made anew; one that holds anything but predictions is not ours to delete."""
+    known = set(files)
+    foreign = next((path for path in sorted(folder.rglob('*')) if path.name not in known), None)
+    if foreign is not None:
+        raise ValueError(f'{foreign} is no prediction of this run, which would replace its folder: use another --out')
 
 
 def _is_complete(folder: Path, files: Sequence[str]) -> bool:

@@ -23,18 +23,21 @@ class DataFingerprint:
     sha256: str
 
 
-def fingerprint_data(sequences: Iterable[tuple[str, int, tuple[int, int]]]) -> DataFingerprint:
-    """Return the fingerprint of a data set, from what is known without reading a pixel.
+def fingerprint_data(sequences: Iterable[tuple]) -> DataFingerprint:
+    """Return the fingerprint of a data set, from what is known without reading a frame's pixels.
 
     Args:
-        sequences: (name, number of frames, (H, W) in pixels) of each; their order does not matter.
+        sequences: (name, number of frames, (H, W) in pixels, and if there is one a digest of what is given: masks,
+            points) of each; their order does not matter.
 
     Returns:
-        Equal for equal names, lengths and sizes. It does not see the pixels.
+        Equal for equal names, lengths, sizes and given labels. It does not see the pixels of the frames.
     """
-    rows = sorted((name, int(frames), [int(side) for side in size]) for name, frames, size in sequences)
+    rows = sorted(
+        [name, int(frames), [int(side) for side in size], *given] for name, frames, size, *given in sequences
+    )
     digest = hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode('utf-8')).hexdigest()
-    return DataFingerprint(len(rows), sum(frames for _, frames, _ in rows), digest)
+    return DataFingerprint(len(rows), sum(row[1] for row in rows), digest)
 
 
 @dataclasses.dataclass(frozen=True)

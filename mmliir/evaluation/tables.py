@@ -10,7 +10,7 @@ from rich.text import Text
 from mmliir.evaluation.functional.bootstrap import Interval
 from mmliir.evaluation.metrics.results import BenchmarkResult, SequenceResult
 from mmliir.evaluation.summary import intervals
-from mmliir.evaluation.wording import coverage_text, interval_text, metric_label, percent
+from mmliir.evaluation.wording import coverage_text, metric_label, percent
 
 MAX_ROWS = 40
 NUM_WORST = 20
@@ -127,13 +127,3 @@ def score_text(result: BenchmarkResult, interval: Mapping[str, Interval] | None 
     if entry is not None and math.isfinite(entry.half):
         text += f' ± {percent(entry.half)}'
     return text + ('*' if result.missing else '')
-
-
-def result_line(result: BenchmarkResult) -> str:
-    """One line for a log: the headline, its interval and 'n of N'."""
-    found = intervals(result).get(result.headline)
-    around = f' (95 %: {interval_text(found)})' if found is not None and math.isfinite(found.low) else ''
-    value = percent(result.metrics[result.headline])
-    return (
-        f'{result.benchmark} {result.split}: {metric_label(result.headline)} {value}{around}, {coverage_text(result)}'
-    )

@@ -44,8 +44,13 @@ class Task:
         return METRICS.build({**self.config['metric'], 'sequences': list(sequences)})
 
     def data_options(self) -> dict:
-        """What was asked of the data set, but for its place and the choice of sequences: results depend on it."""
-        return {key: value for key, value in self.config['dataset'].items() if key not in ('data_root', 'sequences')}
+        """What was asked of the data set and of the metric, but for places and the choice of sequences: results depend
+        on it."""
+        parts = {name: self.config[name] for name in ('dataset', 'metric') if self.config[name] is not None}
+        places = ('data_root', 'frames_root', 'sequences')
+        return {
+            name: {key: value for key, value in part.items() if key not in places} for name, part in parts.items()
+        }
 
 
 def build_task(task: dict, data_root: str | Path | None = None, sequences: Sequence[str] | None = None) -> Task:

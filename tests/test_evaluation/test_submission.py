@@ -272,7 +272,7 @@ def test_a_cut_archive_and_spoilt_entries_are_named(entries, dataset, tmp_path):
 
 # ------------------------------------------------------------------------------------------------ DAVIS test-dev
 @pytest.fixture
-def test_dev(tmp_path):
+def dev_set(tmp_path):
     """DAVIS with one annotation a sequence, as test-dev has it."""
     videos = list(generate_videos([1, 2], 6, (48, 64)))
     root = tmp_path / 'davis'
@@ -285,8 +285,8 @@ def test_dev(tmp_path):
     return root, tmp_path / 'masks'
 
 
-def test_davis_test_dev_can_be_predicted_and_handed_in_and_not_scored(test_dev, tmp_path):
-    root, masks = test_dev
+def test_davis_test_dev_can_be_predicted_and_handed_in_and_not_scored(dev_set, tmp_path):
+    root, masks = dev_set
     dataset = DavisDataset(root, split='test-dev')
     assert [list(sample.given_labels) for sample in dataset] == [[0], [0]]
     path = write_submission(masks, dataset, tmp_path / 's.zip')
@@ -305,8 +305,8 @@ def _command(*argv):
     return args.run(args)
 
 
-def test_the_command_makes_and_checks_archives(test_dev, masks, written, tmp_path, capsys):
-    root, davis_masks = test_dev
+def test_the_command_makes_and_checks_archives(dev_set, masks, written, tmp_path, capsys):
+    root, davis_masks = dev_set
     for benchmark, pred, data in (('davis2017_test_dev', davis_masks, root), ('youtube_vos2018', masks, written.root)):
         out = tmp_path / f'{benchmark}.zip'
         assert _command(benchmark, '--pred', pred, '--data-root', data, '--out', out) == 0

@@ -319,7 +319,7 @@ BENCHMARKS = {
     ('fgvc', 'badja'): (
         {},
         InputSettings(size=(320, 512)),
-        PointSettings(sigma=3.0, drawn_at='cells', draw='stamp', decoded_at='input', decode_topk=5),
+        PointSettings(sigma=6.0, drawn_at='input', draw='stamp', decoded_at='input', decode_topk=5),
     ),
     ('liir_paper', 'vip'): ({}, InputSettings(size=(560, 560), multiple_of=4), None),
     ('liir_paper', 'jhmdb'): ({'carry': 'soft'}, InputSettings(size=(320, 320), multiple_of=4), _AT_FRAME),

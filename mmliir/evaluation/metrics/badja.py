@@ -212,6 +212,8 @@ class BadjaMetric:
         notes = [
             f"Evaluation of '{self.evaluator}': the first frame is {first}; frames at hand are {', '.join(sizes)}.",
         ]
+        folders = sorted({'/'.join(paths[0].parts[-5:-2]) for paths in self._masks.values()})
+        notes.append(f'Thresholds are of the masks in {", ".join(folders)}.')
         extra = [name for name in self.sequences if name not in PUBLISHED_ANIMALS]
         if extra or len(self.sequences) != self.num_published:
             beside = f', {", ".join(extra)} not among them' if extra else ''

@@ -137,10 +137,10 @@ FGVC = Protocol(
             points=PointSettings(draw='stamp'),
         ),
         'badja': TaskSettings(
-            f'{_FGVC_DATA}: size (320, 512), sigma 3, scale 2: drawn at half the input, which are the cells at its '
-            'stride 2; mmpt/datasets/badja_dataset.py: best 5 pixels at the size of the input',
+            f'{_FGVC_DATA}: size (320, 512), sigma 3, scale 2: drawn at half the input; here 6 pixels of the input, '
+            'which do not depend on the stride; mmpt/datasets/badja_dataset.py: best 5 pixels at the size of the input',
             input=InputSettings(size=(320, 512)),
-            points=PointSettings(sigma=3.0, drawn_at='cells', draw='stamp', decoded_at='input'),
+            points=PointSettings(sigma=6.0, drawn_at='input', draw='stamp', decoded_at='input'),
         ),
     },
     features='ResNet-18 up to layer3, stride 2 (strides 1, 1, 1, no pooling), 256 channels; Lab',
