@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmliir.ops.coarse_search import coarse_search
-from mmliir.ops.window_topk_attend import window_topk_attend
+from mmliir.ops.window_topk_attend import HardLabels, window_topk_attend
 from mmliir.propagation.codecs import LabelCodec, LabelMap, MaskCodec, PointCodec, PointPlaces
 from mmliir.propagation.references import Reference, reference_frames
 from mmliir.propagation.settings import PointSettings, PropagationSettings
@@ -122,7 +122,7 @@ class _Session:
             window_topk_attend(
                 feature,
                 keys,
-                self._codec.values(labels, start, min(start + at_once, channels)).to(feature.device),
+                self._values(labels, start, min(start + at_once, channels), feature.device),
                 [
                     None if reference.permanent and not settings.window_on_permanent else settings.radius
                     for reference in references
@@ -143,6 +143,12 @@ class _Session:
             for start in range(0, channels, at_once)
         ]
         return fields[0] if len(fields) == 1 else torch.cat(fields)
+
+    def _values(
+        self, labels: list[Tensor], start: int, stop: int, device: torch.device
+    ) -> list[Tensor] | HardLabels:
+        values = self._codec.values(labels, start, stop)
+        return values.to(device) if isinstance(values, HardLabels) else [own.to(device) for own in values]
 
     def _offsets(self, feature: Tensor, references: Sequence[Reference]) -> tuple[list | None, list | None]:
         """Where the windows of far references lie: for the keys, and where it differs, for the labels."""
