@@ -24,7 +24,7 @@ from mmliir.propagation.winners import largest_channel
 LabelMap = Tensor | np.ndarray
 
 # Pixels of upsampled channels that exist at a time: hundreds of objects at full size would take gigabytes.
-_DECODE_ELEMENTS = 1 << 24
+DECODE_ELEMENTS = 1 << 24
 # From this many channels on, each is upsampled only where it can win, see `mmliir.propagation.winners`.
 _MANY_CHANNELS = 16
 # Values of all references that are read out at a time, of points; more points mean another pass over the affinity.
@@ -57,6 +57,8 @@ class LabelCodec(Protocol):
     """What a session asks of its labels; it keeps what belongs to one video, such as the ids seen so far."""
 
     num_channels: int
+    #: One channel number a cell is kept, see `HardLabels`.
+    is_hard: bool
 
     def begin(self, given: Any, device: torch.device) -> Labelled:
         """The first frame, from what is given for it."""
@@ -102,6 +104,10 @@ class MaskCodec:
     @property
     def num_channels(self) -> int:
         return len(self.ids) + 1
+
+    @property
+    def is_hard(self) -> bool:
+        return self.settings.carry == 'hard' and self.settings.encoding != 'bilinear'
 
     def channels_at_once(self, num_references: int) -> int:
         return self.num_channels
@@ -279,6 +285,7 @@ class PointCodec:
         self.settings, self.stride = settings, stride
         self.size, self.output_size, self.cells = size, output_size, cells
         self.num_channels = 0
+        self.is_hard = False
         self._num_points = 0
         self._first_mass = torch.zeros(0)
 
@@ -342,7 +349,7 @@ class PointCodec:
         settings, count = self.settings, self._num_points
         pixels = {'frame': self.output_size, 'input': self.size, 'cells': self._seen_cells()}[settings.decoded_at]
         # Whole groups: what bilinear upsampling rounds depends on the number of channels, too.
-        step = _CHANNEL_GROUP * max(1, _DECODE_ELEMENTS // (_CHANNEL_GROUP * pixels[0] * pixels[1]))
+        step = _CHANNEL_GROUP * max(1, DECODE_ELEMENTS // (_CHANNEL_GROUP * pixels[0] * pixels[1]))
         places, masses = [], []
         for start in range(0, count, step):
             values = field[start : start + step]
@@ -605,7 +612,7 @@ def _largest_of_many(field, stride, size, output_size, upsample, output_resize, 
         field,
         lambda own: upsample_field(own, covered, stride, upsample)[:, : pixels[0], : pixels[1]],
         *cells,
-        planes_at_once=max(1, _DECODE_ELEMENTS // (covered[0] * covered[1])),
+        planes_at_once=max(1, DECODE_ELEMENTS // (covered[0] * covered[1])),
     )
 
 
@@ -658,7 +665,7 @@ def _at_pixels(
 ) -> Iterator[tuple[int, Tensor]]:
     """A few channels of the field at a time at pixels of the input or of the result, and the number of the first."""
     pixels, covered, upsample = _places(field, stride, size, output_size, upsample, output_resize, grid)
-    step = max(1, _DECODE_ELEMENTS // (covered[0] * covered[1]))
+    step = max(1, DECODE_ELEMENTS // (covered[0] * covered[1]))
     for start in range(0, field.shape[0], step):
         values = upsample_field(field[start : start + step], covered, stride, upsample)[
             :, : pixels[0], : pixels[1]

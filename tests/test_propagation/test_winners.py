@@ -41,7 +41,7 @@ def _field(kind, seed=0, channels=40, cells=(12, 16)):
 def test_label_maps_are_those_of_whole_channels(how, kind, seed, monkeypatch):
     field = _field(kind, seed)
     found = codecs.decode_field(field, 4, **HOW[how])
-    monkeypatch.setattr(codecs, '_DECODE_ELEMENTS', 1)  # plane after plane
+    monkeypatch.setattr(codecs, 'DECODE_ELEMENTS', 1)  # plane after plane
     one_by_one = codecs.decode_field(field, 4, **HOW[how])
     monkeypatch.setattr(codecs, '_MANY_CHANNELS', 10**6)
     whole = codecs.decode_field(field, 4, **HOW[how])
