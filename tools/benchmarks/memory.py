@@ -65,7 +65,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--protocols', nargs='+', default=list(FEATURES), choices=list(FEATURES), metavar='NAME')
     parser.add_argument('--sizes', nargs='+', default=['240x427', '480x854'], metavar='HxW', help='of the frames')
     parser.add_argument('--objects', type=int, default=5, metavar='N')
-    parser.add_argument('--stream', type=int, default=10, metavar='N', help='steps after the references are full')
+    parser.add_argument('--stream', type=int, default=5, metavar='N', help='steps after the references are full')
     parser.add_argument('--threads', type=int, default=os.cpu_count(), metavar='N')
     parser.add_argument('--torch', action='store_true', help="PyTorch's path, without compiled code")
     parser.add_argument('--max-memory', type=int, metavar='BYTES', help='bound of the sessions')
