@@ -195,6 +195,15 @@ def test_masks_are_written_one_after_the_other(tmp_path):
     assert written.num_masks == 3 and not written.was_complete
 
 
+def test_a_bound_on_memory_that_is_too_small_names_the_smallest(tmp_path, first):
+    write_frames(tmp_path / 'frames', 3)
+    arguments = ['propagate', tmp_path / 'frames', '--mask', first, '--config', RAW_LAB]
+    failed = run('mmliir', *arguments, '--out', tmp_path / 'out', '--max-memory', '1KiB')
+    assert failed.code == 2 and 'max_memory 1 KiB is too small' in failed.err and 'or more' in failed.err
+    done = run('mmliir', *arguments, '--out', tmp_path / 'enough', '--max-memory', '1GiB')
+    assert done.code == 0, done.err
+
+
 # -- help ---------------------------------------------------------------------------------------------------
 
 

@@ -98,6 +98,7 @@ def run_benchmarks(
     progress: Callable[[int, int], None] | None = None,
     announce: Callable[[int, PlannedRun], None] | None = None,
     shard: Shard = ALONE,
+    max_memory: int | None = None,
 ) -> list[BenchmarkRun]:
     """Propagate and score every planned run; a killed call continues when it is made again.
 
@@ -112,6 +113,7 @@ def run_benchmarks(
         progress: Called by the metric with (done, all).
         announce: Called with (number, run) before each.
         shard: This process's part of the sequences, see `run_task`.
+        max_memory: Bound in bytes on the memory of the propagation, see `PropagationSession`.
 
     Returns:
         The runs, in order of the plan. A sequence that cannot be propagated or scored is named in its run.
@@ -131,6 +133,7 @@ def run_benchmarks(
             jobs=jobs,
             progress=progress,
             shard=shard,
+            max_memory=max_memory,
         )
         runs.append(BenchmarkRun(planned.benchmark, planned.protocol, planned.task, evaluation))
     return runs

@@ -206,6 +206,7 @@ def run_task(
     progress: Callable[[int, int], None] | None = None,
     strict: bool = False,
     shard: Shard = ALONE,
+    max_memory: int | None = None,
 ) -> Evaluation:
     """Loop 1 and loop 2 of one benchmark under one protocol.
 
@@ -224,6 +225,7 @@ def run_task(
             scored, and it is named in the result.
         shard: Which part of the sequences this process propagates; all processes call this together, the main one
             scores.
+        max_memory: Bound in bytes on the memory of the propagation, see `PropagationSession`.
 
     Returns:
         The evaluation; `result` is None in processes that are not the main one.
@@ -253,6 +255,7 @@ def run_task(
         writer=WRITERS[task.dataset.kind],
         device=model.device,
         progress=None if shard.is_main else False,
+        max_memory=max_memory,
     )
     failed = unread | dict(sum(shard.gather(list(report.failed)), []))
     if strict and failed:  # in every process, with all of them: none goes on alone

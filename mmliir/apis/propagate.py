@@ -106,6 +106,7 @@ def propagate(
     seed: int = 0,
     device: str | torch.device | None = None,
     options: dict | None = None,
+    max_memory: int | None = None,
 ) -> Propagation:
     """Propagate masks through a video.
 
@@ -125,6 +126,7 @@ def propagate(
         seed: Of untrained weights.
         device: Where to compute; the GPU when there is one.
         options: Changes to the config by dotted name.
+        max_memory: Bound in bytes on the memory of the propagation, see `PropagationSession`.
 
     Returns:
         An iterable of T label maps, (H, W) uint8 at the frames' own size, with names, notes and a run card.
@@ -148,7 +150,8 @@ def propagate(
     masks = dict(mask) if isinstance(mask, Mapping) else {0: mask}
     labels, notes = _read_masks(masks, frames)
     model = build_method(cfg, checkpoint, seed, device)
-    label_maps = propagate_video(frames, make_encoder(model, amp), labels, chosen, model.stride, model.device)
+    encode = make_encoder(model, amp)
+    label_maps = propagate_video(frames, encode, labels, chosen, model.stride, model.device, max_memory)
     identity = describe_model(cfg, Path(cfg.filename or 'config').stem, checkpoint, seed)
     card = ProtocolCard(
         protocol=chosen.name,

@@ -37,6 +37,29 @@ def positive(text: str) -> int:
     return number
 
 
+_SIZE_UNITS = {'': 1, 'B': 1, 'KB': 10**3, 'MB': 10**6, 'GB': 10**9, 'KIB': 2**10, 'MIB': 2**20, 'GIB': 2**30}
+
+
+def byte_size(text: str) -> int:
+    """'4GiB', '512 MiB', '1.5GB' or a number of bytes -> bytes."""
+    match = re.fullmatch(r'(\d+(?:\.\d+)?)\s*([a-zA-Z]*)', text.strip())
+    if match is None or match[2].upper() not in _SIZE_UNITS:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a size such as 4GiB, 512MiB or 1.5GB')
+    size = int(float(match[1]) * _SIZE_UNITS[match[2].upper()])
+    if size < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is less than a byte')
+    return size
+
+
+def add_max_memory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--max-memory',
+        type=byte_size,
+        metavar='SIZE',
+        help='bound on the memory of the propagation, such as 4GiB; the program and the encoder come on top',
+    )
+
+
 def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(',') if name.strip()]
 

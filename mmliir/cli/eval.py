@@ -7,7 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mmliir.cli.common import EXIT_INCOMPLETE, names, positive, progress_bar, without_folder
+from mmliir.cli.common import (
+    EXIT_INCOMPLETE,
+    add_max_memory,
+    names,
+    positive,
+    progress_bar,
+    without_folder,
+)
 
 _EXAMPLES = """examples:
   mmliir eval --model raw:lab --on davis2016,badja --protocol crw,liir_paper --data-root data
@@ -55,6 +62,7 @@ def add_eval(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument('--sequences', type=names, metavar='A,B', help='only these (default: all)')
     parser.add_argument('--short-side', type=positive, metavar='N', help='resize frames for the encoder')
     parser.add_argument('--amp', action='store_true', help='encode in bfloat16')
+    add_max_memory(parser)
     parser.add_argument('--jobs', type=positive, metavar='N', help='processes of the metrics (default: the cores)')
     parser.add_argument('--seed', type=int, default=0, help='of untrained weights (default: 0)')
     parser.add_argument('--overwrite', action='store_true', help="replace another run's predictions in --out")
@@ -110,6 +118,7 @@ def _run_eval(args: argparse.Namespace) -> int:
             progress=progress,
             announce=announce,
             shard=shard,
+            max_memory=args.max_memory,
         )
     missing = sum(len(run.evaluation.missing) for run in runs)
     refuse_nothing(runs)

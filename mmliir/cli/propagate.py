@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
-from mmliir.cli.common import positive, progress_bar
+from mmliir.cli.common import add_max_memory, positive, progress_bar
 
 
 def add_propagate(subparsers: argparse._SubParsersAction) -> None:
@@ -55,6 +55,7 @@ def add_propagate(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument('--max-frames', type=positive, metavar='N', help='stop after N frames')
     parser.add_argument('--amp', action='store_true', help='encode in bfloat16')
+    add_max_memory(parser)
     parser.add_argument('--seed', type=int, default=0, help='of untrained weights (default: 0)')
     parser.add_argument('--overwrite', action='store_true', help="replace another run's masks in --out")
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
@@ -88,6 +89,7 @@ def _run_propagate(args: argparse.Namespace) -> int:
         amp=args.amp,
         seed=args.seed,
         options=args.cfg_options,
+        max_memory=args.max_memory,
     )
     for note in propagation.notes:
         print(f'note: {note}', file=sys.stderr)

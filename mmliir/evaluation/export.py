@@ -86,6 +86,7 @@ def export_predictions(
     overwrite: bool = False,
     device: str | torch.device = 'cpu',
     progress: bool | None = None,
+    max_memory: int | None = None,
 ) -> ExportReport:
     """Propagate the given labels through each sequence and write the files of `writer` into `<out_dir>/<sequence>`.
 
@@ -108,6 +109,7 @@ def export_predictions(
             the folder holds predictions of other sequences, which would be mixed with the new ones.
         device: Where to encode and propagate.
         progress: Show a bar with the time left on the standard error stream. None: when that is a terminal.
+        max_memory: Bound in bytes on the memory of the propagation, see `PropagationSession`.
 
     Returns:
         What was written, skipped and not possible.
@@ -127,7 +129,8 @@ def export_predictions(
                 skipped.append(sample.name)
                 bar.advance(task, len(sample.frame_names))
                 continue
-            make = functools.partial(writer.produce, sample, encode, protocol, stride, device)
+            propagate = functools.partial(writer.produce, sample, encode, protocol, stride, device)
+            make = functools.partial(propagate, max_memory=max_memory)
             _refuse_foreign(out_dir / sample.name, writer.files(sample))
             attempt = _Attempt(sample, make, lambda: bar.advance(task))
             _write_sequence(out_dir, sample.name, attempt)

@@ -41,8 +41,10 @@ class SequenceWriter(Protocol):
         stride: int,
         device: str | torch.device,
         advance: Callable[[], None],
+        max_memory: int | None = None,
     ) -> Iterator[WriteFile]:
-        """Propagate, and give what writes each file; `advance` is called once a frame.
+        """Propagate, and give what writes each file; `advance` is called once a frame. `max_memory` bounds the bytes
+        of the propagation, see `PropagationSession`.
 
         Raises:
             ValueError, OSError: The sequence cannot be read or propagated.
@@ -56,8 +58,8 @@ class MaskWriter:
         names = sample.frame_names if sample.export_names is None else sample.export_names
         return tuple(f'{name}.png' for name in names)
 
-    def produce(self, sample, encode, protocol, stride, device, advance) -> Iterator[WriteFile]:
-        maps = propagate_video(sample.frames, encode, sample.given_labels, protocol, stride, device)
+    def produce(self, sample, encode, protocol, stride, device, advance, max_memory=None) -> Iterator[WriteFile]:
+        maps = propagate_video(sample.frames, encode, sample.given_labels, protocol, stride, device, max_memory)
         wanted = set(self.files(sample))
         for frame_name, label_map in zip(sample.frame_names, maps, strict=True):
             name = f'{frame_name}.png'
@@ -73,9 +75,9 @@ class PointWriter:
     def files(self, sample: PointSample) -> tuple[str, ...]:
         return (TRACKS_NAME,)
 
-    def produce(self, sample, encode, protocol, stride, device, advance) -> Iterator[WriteFile]:
+    def produce(self, sample, encode, protocol, stride, device, advance, max_memory=None) -> Iterator[WriteFile]:
         found = propagate_points(
-            sample.frames, encode, sample.queries, protocol, stride, device, sample.both_ways, advance
+            sample.frames, encode, sample.queries, protocol, stride, device, sample.both_ways, advance, max_memory
         )
         buffer = io.BytesIO()
         np.savez_compressed(
@@ -109,10 +111,10 @@ class InstanceWriter:
     def files(self, sample: VideoSample) -> tuple[str, ...]:
         return tuple(f'{name}{suffix}' for name in sample.frame_names for suffix in ('.png', '.txt'))
 
-    def produce(self, sample, encode, protocol, stride, device, advance) -> Iterator[WriteFile]:
+    def produce(self, sample, encode, protocol, stride, device, advance, max_memory=None) -> Iterator[WriteFile]:
         if sample.classes is None:
             raise ValueError(f'{sample.name} has no classes of its ids, which an instance data set gives')
-        maps = propagate_video(sample.frames, encode, sample.given_labels, protocol, stride, device)
+        maps = propagate_video(sample.frames, encode, sample.given_labels, protocol, stride, device, max_memory)
         for name, label_map in zip(sample.frame_names, maps, strict=True):
             seen = [int(i) for i in np.unique(label_map) if i]
             # A frame before the first labels shows nothing, and nothing is asked about it.

@@ -22,7 +22,7 @@ All this is PyTorch and runs on every device. On a CPU most calls are served by 
 """
 
 import ctypes
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -46,6 +46,9 @@ GPU_MAX_ELEMENTS = 1 << 26
 # of each cell is cheap to keep.
 NATIVE_BAND = 16
 NATIVE_MAX_TOPK = 256
+# Of one-hot labels: channels that exist as values at a time. One product reads that many out well, and results with
+# fewer channels have the bits that values give.
+LABEL_CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,49 @@ class MixturePrior:
             )
 
 
+@dataclass(frozen=True)
+class HardLabels:
+    """One channel a cell, in place of one-hot values: hundreds of channels cost what one does.
+
+    Attributes:
+        labels: (R, h, w) of any integer type, the channel of each reference cell, 0 .. num_channels - 1; -1: none.
+        num_channels: K.
+        gain: The value that a cell has in its channel, where that is not channel 0; in channel 0 it has 1.
+    """
+
+    labels: Tensor
+    num_channels: int
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.labels.dim() != 3 or self.labels.is_floating_point() or self.labels.dtype == torch.bool:
+            raise ValueError(
+                f'labels must be (R, h, w) channel numbers, got {self.labels.dtype} {tuple(self.labels.shape)}'
+            )
+        if self.labels.numel() and not -1 <= self.labels.min() <= self.labels.max() < self.num_channels:
+            raise ValueError(
+                f'labels must be -1 .. {self.num_channels - 1} for {self.num_channels} channels, got '
+                f'{int(self.labels.min())} .. {int(self.labels.max())}'
+            )
+
+    @property
+    def shape(self) -> torch.Size:
+        """(R, K, h, w), that of the values it stands for."""
+        references, height, width = self.labels.shape
+        return torch.Size((references, self.num_channels, height, width))
+
+    def __getitem__(self, references: slice | list[int]) -> 'HardLabels':
+        return HardLabels(self.labels[references], self.num_channels, self.gain)
+
+    def to(self, device: torch.device | str) -> 'HardLabels':
+        return HardLabels(self.labels.to(device), self.num_channels, self.gain)
+
+
 @torch.no_grad()
 def window_topk_attend(
     query: Tensor,
     keys: Tensor | Sequence[Tensor],
-    values: Tensor,
+    values: Tensor | Sequence[Tensor] | HardLabels,
     radius: Sequence[int | None],
     *,
     shape: Shape = 'square',
@@ -105,7 +146,8 @@ def window_topk_attend(
         query: (C, h, w) features of the frame to be labelled.
         keys: (R, C, h, w) features of the reference frames, same dtype and device; or R times (C, h, w), which
             compiled code reads where they lie, without a copy.
-        values: (R, K, h, w) values of the reference cells, for example one-hot labels.
+        values: (R, K, h, w) values of the reference cells, or R times (K, h, w), as `keys`; or `HardLabels`, which
+            stand for one-hot values and are never laid out as such as a whole. The result is the same.
         radius: R window radii in cells, one a reference; None compares with the whole reference frame.
         shape: 'square', 'circle' for the cells nearer than the radius, 'disc' for those up to it (see
             `window_offsets`).
@@ -168,8 +210,9 @@ def window_topk_attend(
     if normalise not in ('softmax', 'softmax_then_topk'):
         raise ValueError(f"normalise must be 'softmax' or 'softmax_then_topk', got {normalise!r}")
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
-    query, values = query.to(dtype), values.to(dtype)
-    keys = keys.to(dtype) if isinstance(keys, Tensor) else [own.to(dtype) for own in keys]
+    query = query.to(dtype)
+    values = values.to(query.device) if isinstance(values, HardLabels) else _to_dtype(values, dtype)
+    keys = _to_dtype(keys, dtype)
     if topk is None:
         query, temperature, normalise = query / temperature, 1.0, 'softmax'
     settings = (shape, temperature, topk, topk_ties, normalise, border, prior, align_corners_mismatch, max_elements)
@@ -199,14 +242,26 @@ class _TorchAttend:
     max_elements: int | None
 
     def __call__(
-        self, query_Chw: Tensor, keys_RChw: Tensor, values_RKhw: Tensor, radius: Sequence, displaced: Sequence
+        self,
+        query_Chw: Tensor,
+        keys_RChw: Tensor,
+        values_RKhw: Tensor | Sequence[Tensor] | HardLabels,
+        radius: Sequence,
+        displaced: Sequence,
     ) -> Tensor:
         """`keys_RChw`: one tensor or R of them. `displaced`: R times None, or the (2, h, w) offsets of the keys and of
         the values."""
         height, width = query_Chw.shape[1:]
         if not isinstance(keys_RChw, Tensor):
             keys_RChw = torch.stack(keys_RChw)
+        if not isinstance(values_RKhw, Tensor | HardLabels):
+            values_RKhw = torch.stack(values_RKhw)
         tiles, block, places = self._plan(query_Chw, radius, displaced)
+        channels, readout = values_RKhw.shape[1], _ReadValues()
+        if isinstance(values_RKhw, HardLabels):
+            readout = _ReadLabels(channels, values_RKhw.gain)
+            # One map takes the place of the values: 0 stands for no channel, as the padding has it.
+            values_RKhw = (values_RKhw.labels[:, None] + 1).to(query_Chw.dtype)
         groups = []
         in_place = [r for r, own in enumerate(places) if own is None]
         for group_radius in sorted({radius[r] for r in in_place}, key=lambda r: -1 if r is None else r):
@@ -215,12 +270,12 @@ class _TorchAttend:
             if len(member) < len(radius):
                 own_keys, own_values = keys_RChw[member], values_RKhw[member]
             if group_radius is None:
-                groups.append(_WholeFrame(own_keys, own_values))
+                groups.append(_WholeFrame(own_keys, own_values, readout))
             else:
-                groups.append(_Windowed(own_keys, own_values, group_radius, self.shape, self.border, tiles))
+                groups.append(_Windowed(own_keys, own_values, readout, group_radius, self.shape, self.border, tiles))
         kind = _Mismatched if self.mismatch else _Displaced
         groups += [
-            kind(keys_RChw[r], values_RKhw[r], *own, radius[r], self.shape, self.border)
+            kind(keys_RChw[r], values_RKhw[r], readout, *own, radius[r], self.shape, self.border)
             for r, own in enumerate(places)
             if own is not None
         ]
@@ -228,7 +283,6 @@ class _TorchAttend:
         # The extra channel multiplies the keys' validity channel: 0 inside the frame, -inf outside it.
         query_yxMC = torch.cat([query_yxMC, query_yxMC.new_ones((*query_yxMC.shape[:3], 1))], dim=3)
         inside_yxM = tiles.split(query_Chw.new_ones((1, height, width), dtype=torch.bool))[..., 0]
-        channels = values_RKhw.shape[1]
         out_yxMK = values_RKhw.new_empty((tiles.rows, tiles.columns, tiles.side**2, channels))
 
         def attend_block(row: int, start: int) -> None:
@@ -341,7 +395,7 @@ class _Attend(_TorchAttend):
         self,
         query_Chw: Tensor,
         keys_RChw: Tensor | Sequence[Tensor],
-        values_RKhw: Tensor,
+        values_RKhw: Tensor | Sequence[Tensor] | HardLabels,
         radius: Sequence,
         displaced: Sequence,
     ) -> Tensor:
@@ -383,23 +437,36 @@ class _Attend(_TorchAttend):
         return sum(max(frame, 0 if own is None else (2 * own + 1) ** 2) for own in radius)
 
     def _run_native(
-        self, code: ctypes.CDLL, query_Chw: Tensor, keys: list[Tensor], values_RKhw: Tensor, radius: Sequence
+        self,
+        code: ctypes.CDLL,
+        query_Chw: Tensor,
+        keys: list[Tensor],
+        values_RKhw: Tensor | Sequence[Tensor] | HardLabels,
+        radius: Sequence,
     ) -> Tensor:
-        query, keys, values = query_Chw.contiguous(), [own.contiguous() for own in keys], values_RKhw.contiguous()
+        query, keys = query_Chw.contiguous(), [own.contiguous() for own in keys]
         references, (channels, height, width) = len(keys), query.shape
-        out = values.new_empty(values.shape[1:])
-        labels, scales = (None, None) if self.topk is not None else _single_labels(code, values)
+        if isinstance(values_RKhw, HardLabels):
+            values = None
+            labels, scales = _labels_and_scales(values_RKhw)
+            out = query.new_zeros(values_RKhw.shape[1:])  # the values of kept keys are added to it
+        else:
+            values = [own.contiguous() for own in values_RKhw]
+            out = query.new_empty(values[0].shape)
+            labels, scales = (None, None) if self.topk is not None else _single_labels(code, values)
         prior = MixturePrior() if self.prior is None else self.prior
         pointers = ctypes.c_void_p * references
-        key_pointers, value_pointers = (pointers(*(own.data_ptr() for own in maps)) for maps in (keys, values))
+        key_pointers = pointers(*(own.data_ptr() for own in keys))
+        value_pointers = None if values is None else pointers(*(own.data_ptr() for own in values))
         # A cell farther away is outside the frame, and then takes part under 'zero_logit' alone.
         farthest = height + width if self.border == 'mask' else 2**31 - 1
         radii = (ctypes.c_int32 * references)(*(-1 if own is None else min(own, farthest) for own in radius))
         job = native.AttendJob(
-            query.data_ptr(), ctypes.addressof(key_pointers), ctypes.addressof(value_pointers),
+            query.data_ptr(), ctypes.addressof(key_pointers),
+            None if value_pointers is None else ctypes.addressof(value_pointers),
             None if labels is None else labels.data_ptr(), None if scales is None else scales.data_ptr(),
             ctypes.addressof(radii), out.data_ptr(),
-            channels, height, width, references, values.shape[1], native.SHAPES.index(self.shape),
+            channels, height, width, references, out.shape[0], native.SHAPES.index(self.shape),
             self.border == 'zero_logit', min(self.topk or 0, self._count_keys(query, radius)),
             self.topk_ties == 'share', self.normalise == 'softmax_then_topk', self.temperature,
             0 if self.prior is None else prior.num_mixtures, prior.estimator == 'fixed', prior.keep_mass,
@@ -426,12 +493,19 @@ def _rows_of_a_band(height: int) -> int:
     return min(NATIVE_BAND, -(-share // native.TILE_SIDE) * native.TILE_SIDE)
 
 
-def _single_labels(code: ctypes.CDLL, values_RKhw: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
+def _labels_and_scales(values: HardLabels) -> tuple[Tensor, Tensor]:
+    """As `_single_labels` gives them."""
+    labels = values.labels.to(torch.int32).contiguous()
+    scales = torch.where(labels > 0, values.gain, 1.0) if values.gain != 1 else torch.ones(labels.shape)
+    return labels, scales.to(torch.float32)
+
+
+def _single_labels(code: ctypes.CDLL, values_RKhw: list[Tensor]) -> tuple[Tensor, Tensor] | tuple[None, None]:
     """(R, h, w) the channel and the value of each cell, where no cell has values in two channels; else None twice.
 
     One-hot labels of hundreds of objects are then read out at the cost of one.
     """
-    references, channels, height, width = values_RKhw.shape
+    references, (channels, height, width) = len(values_RKhw), values_RKhw[0].shape
     labels = torch.empty((references, height, width), dtype=torch.int32)
     scales = torch.empty((references, height, width))
     single = []
@@ -443,7 +517,7 @@ def _single_labels(code: ctypes.CDLL, values_RKhw: Tensor) -> tuple[Tensor, Tens
             )
         )
 
-    _for_each(find, [(r,) for r in range(references)], values_RKhw.device)
+    _for_each(find, [(r,) for r in range(references)], labels.device)
     return (labels, scales) if all(single) else (None, None)
 
 
@@ -538,7 +612,8 @@ def _mismatched_centres(offsets_2hw: Tensor) -> Tensor:
 class _WholeFrame:
     """References that are compared cell by cell with the whole frame."""
 
-    def __init__(self, keys_RChw: Tensor, values_RKhw: Tensor) -> None:
+    def __init__(self, keys_RChw: Tensor, values_RKhw: Tensor, readout: '_ReadValues | _ReadLabels') -> None:
+        self._readout = readout
         self._keys_CN = keys_RChw.permute(1, 0, 2, 3).reshape(keys_RChw.shape[1], -1)
         self._values_KN = values_RKhw.permute(1, 0, 2, 3).reshape(values_RKhw.shape[1], -1)
 
@@ -546,10 +621,10 @@ class _WholeFrame:
         return query_nMC[..., :-1] @ self._keys_CN
 
     def read(self, weights_nMN: Tensor, row: int, start: int, stop: int) -> Tensor:
-        return torch.matmul(weights_nMN, self._values(start, stop).transpose(-1, -2))
+        return self._readout.read(weights_nMN, self._values(start, stop))
 
     def read_kept(self, weights_nMk: Tensor, index_nMk: Tensor, row: int, start: int, stop: int) -> Tensor:
-        return _gather_read(weights_nMk, index_nMk, self._values(start, stop))
+        return self._readout.read_kept(weights_nMk, index_nMk, self._values(start, stop))
 
     def _values(self, start: int, stop: int) -> Tensor:
         return self._values_KN.expand(stop - start, -1, -1)
@@ -559,8 +634,16 @@ class _Windowed:
     """References with one and the same window radius."""
 
     def __init__(
-        self, keys_RChw: Tensor, values_RKhw: Tensor, radius: int, shape: str, border: str, tiles: _Tiles
+        self,
+        keys_RChw: Tensor,
+        values_RKhw: Tensor,
+        readout: '_ReadValues | _ReadLabels',
+        radius: int,
+        shape: str,
+        border: str,
+        tiles: _Tiles,
     ) -> None:
+        self._readout = readout
         self._radius, self._tiles, self._references = radius, tiles, keys_RChw.shape[0]
         self._halo = tiles.side + 2 * radius
         inside = self._pad(keys_RChw.new_ones((1, 1, *keys_RChw.shape[2:])))
@@ -585,11 +668,10 @@ class _Windowed:
         return torch.baddbmm(self._bias, query_nMC, self._gather(self._key_halos, row, start, stop))
 
     def read(self, weights_nMN: Tensor, row: int, start: int, stop: int) -> Tensor:
-        values_nKN = self._gather(self._value_halos, row, start, stop)
-        return torch.matmul(weights_nMN, values_nKN.transpose(-1, -2))
+        return self._readout.read(weights_nMN, self._gather(self._value_halos, row, start, stop))
 
     def read_kept(self, weights_nMk: Tensor, index_nMk: Tensor, row: int, start: int, stop: int) -> Tensor:
-        return _gather_read(weights_nMk, index_nMk, self._gather(self._value_halos, row, start, stop))
+        return self._readout.read_kept(weights_nMk, index_nMk, self._gather(self._value_halos, row, start, stop))
 
     def replace_by_mixture(
         self, weights_nMN: Tensor, prior: MixturePrior, row: int, start: int, stop: int
@@ -659,12 +741,14 @@ class _Displaced:
         self,
         keys_Chw: Tensor,
         values_Khw: Tensor,
+        readout: '_ReadValues | _ReadLabels',
         key_places: _Places,
         value_places: _Places,
         radius: int,
         shape: str,
         border: str,
     ) -> None:
+        self._readout = readout
         self._radius, self._size = radius, keys_Chw.shape[1:]
         self._key_places, self._value_places = key_places, value_places
         # One ring stands for all cells outside: zeros, or the border cells again.
@@ -702,7 +786,7 @@ class _Displaced:
         # Several corners may fall on one cell of the ring.
         spread = weights_nMN.new_zeros((*index_nMQ.shape[:2], values_nKN.shape[2]))
         spread.scatter_add_(2, index_nMQ, corners.flatten(2))
-        return torch.matmul(spread, values_nKN.transpose(-1, -2))
+        return self._readout.read(spread, values_nKN)
 
     def read_kept(self, weights_nMk: Tensor, index_nMk: Tensor, row: int, start: int, stop: int) -> Tensor:
         dense = weights_nMk.new_zeros((*index_nMk.shape[:2], (2 * self._radius + 1) ** 2))
@@ -780,7 +864,7 @@ class _Mismatched(_Displaced):
         boxes_nKyx, share_y, share_x = self._shares(self._values, self._value_places, (row, start, stop))
         windows = weights_nMN.view(*weights_nMN.shape[:2], 2 * self._radius + 1, 2 * self._radius + 1)
         spread = torch.matmul(share_y.transpose(-1, -2), torch.matmul(windows, share_x))
-        return torch.matmul(spread.flatten(2), boxes_nKyx.flatten(2).transpose(-1, -2))
+        return self._readout.read(spread.flatten(2), boxes_nKyx.flatten(2))
 
     def _shares(
         self, maps_Chw: Tensor, places: _Places, where: tuple[int, int, int]
@@ -852,12 +936,50 @@ def _for_each(work: Callable[..., None], blocks: Sequence[tuple], device: torch.
         torch.set_num_threads(before)
 
 
-def _gather_read(weights_nMk: Tensor, index_nMk: Tensor, values_nKN: Tensor) -> Tensor:
-    """Weighted sum of the values at the kept keys: -> (n, M, K)."""
-    blocks, cells, kept = index_nMk.shape
-    index = index_nMk.reshape(blocks, 1, cells * kept).expand(-1, values_nKN.shape[1], -1)
-    picked_nKMk = values_nKN.gather(2, index).view(blocks, -1, cells, kept)
-    return (picked_nKMk * weights_nMk[:, None]).sum(dim=-1).transpose(1, 2)
+class _ReadValues:
+    """Weighted sums of values."""
+
+    def read(self, weights_nMN: Tensor, values_nKN: Tensor) -> Tensor:
+        """-> (n, M, K)"""
+        return torch.matmul(weights_nMN, values_nKN.transpose(-1, -2))
+
+    def read_kept(self, weights_nMk: Tensor, index_nMk: Tensor, values_nKN: Tensor) -> Tensor:
+        """Of the values at the kept keys: -> (n, M, K)."""
+        blocks, cells, kept = index_nMk.shape
+        index = index_nMk.reshape(blocks, 1, cells * kept).expand(-1, values_nKN.shape[1], -1)
+        picked_nKMk = values_nKN.gather(2, index).view(blocks, -1, cells, kept)
+        return (picked_nKMk * weights_nMk[:, None]).sum(dim=-1).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class _ReadLabels:
+    """Weighted sums of the one-hot values that one map of channel numbers + 1 stands for; see `HardLabels`."""
+
+    channels: int
+    gain: float
+
+    def read(self, weights_nMN: Tensor, labels_n1N: Tensor) -> Tensor:
+        parts = [torch.matmul(weights_nMN, values.transpose(-1, -2)) for values in self._one_hot(labels_n1N)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+    def read_kept(self, weights_nMk: Tensor, index_nMk: Tensor, labels_n1N: Tensor) -> Tensor:
+        blocks, cells, kept = index_nMk.shape
+        picked = labels_n1N.gather(2, index_nMk.reshape(blocks, 1, cells * kept))
+        parts = [
+            (values.view(blocks, -1, cells, kept) * weights_nMk[:, None]).sum(dim=-1).transpose(1, 2)
+            for values in self._one_hot(picked)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+    def _one_hot(self, labels_n1N: Tensor) -> Iterator[Tensor]:
+        """(n, some channels, N) at a time."""
+        for start in range(0, self.channels, LABEL_CHUNK):
+            stop = min(start + LABEL_CHUNK, self.channels)
+            numbers = torch.arange(start + 1, stop + 1, dtype=labels_n1N.dtype, device=labels_n1N.device)
+            values = (labels_n1N == numbers[:, None]).to(labels_n1N.dtype)
+            if self.gain != 1:
+                values[:, int(start == 0) :] *= self.gain
+            yield values
 
 
 def _logsumexp(logits_nMN: list[Tensor]) -> Tensor:
@@ -866,17 +988,24 @@ def _logsumexp(logits_nMN: list[Tensor]) -> Tensor:
     return each[0] if len(each) == 1 else torch.cat(each, dim=-1).logsumexp(dim=-1, keepdim=True)
 
 
+def _to_dtype(maps: Tensor | Sequence[Tensor], dtype: torch.dtype) -> Tensor | list[Tensor]:
+    return maps.to(dtype) if isinstance(maps, Tensor) else [own.to(dtype) for own in maps]
+
+
 def _check(query, keys, values, radius, temperature, topk, border, prior, max_elements) -> None:
     shapes = [tuple(own.shape) for own in keys]
     if query.dim() != 3 or any(shape != query.shape for shape in shapes):
         given = tuple(keys.shape) if isinstance(keys, Tensor) else shapes
         raise ValueError(f'query must be (C, h, w) and keys (R, C, h, w), got {tuple(query.shape)} and {given}')
-    if values.dim() != 4 or values.shape[0] != len(keys) or values.shape[2:] != query.shape[1:]:
-        raise ValueError(
-            f'values must be (R, K, h, w) for keys {(len(keys), *query.shape)}, got {tuple(values.shape)}'
-        )
-    if min(query.shape) < 1 or min(values.shape) < 1:
-        raise ValueError(f'nothing to compare: query {tuple(query.shape)}, values {tuple(values.shape)}')
+    if isinstance(values, Tensor | HardLabels):
+        sizes = tuple(values.shape)
+    else:
+        each = {tuple(own.shape) for own in values}
+        sizes = (len(values), *each.pop()) if len(each) == 1 else tuple(each)
+    if len(sizes) != 4 or sizes[0] != len(keys) or sizes[2:] != tuple(query.shape[1:]):
+        raise ValueError(f'values must be (R, K, h, w) for keys {(len(keys), *query.shape)}, got {sizes}')
+    if min(query.shape) < 1 or min(sizes) < 1:
+        raise ValueError(f'nothing to compare: query {tuple(query.shape)}, values {sizes}')
     if len(radius) != len(keys):
         raise ValueError(f'radius must hold one value for each of {len(keys)} references, got {len(radius)}')
     for value in radius:

@@ -17,12 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmliir.ops.resize import resize_label_map, upsample_field
+from mmliir.ops.window_topk_attend import HardLabels
 from mmliir.propagation.settings import PointSettings, PropagationSettings
+from mmliir.propagation.winners import largest_channel
 
 LabelMap = Tensor | np.ndarray
 
 # Pixels of upsampled channels that exist at a time: hundreds of objects at full size would take gigabytes.
-_DECODE_ELEMENTS = 1 << 24
+DECODE_ELEMENTS = 1 << 24
+# From this many channels on, each is upsampled only where it can win, see `mmliir.propagation.winners`.
+_MANY_CHANNELS = 16
 # Values of all references that are read out at a time, of points; more points mean another pass over the affinity.
 _VALUE_ELEMENTS = 1 << 26
 # Points' channels come in groups of this many, so that what a point gets does not depend on how many others there
@@ -53,6 +57,8 @@ class LabelCodec(Protocol):
     """What a session asks of its labels; it keeps what belongs to one video, such as the ids seen so far."""
 
     num_channels: int
+    #: One channel number a cell is kept, see `HardLabels`.
+    is_hard: bool
 
     def begin(self, given: Any, device: torch.device) -> Labelled:
         """The first frame, from what is given for it."""
@@ -60,8 +66,8 @@ class LabelCodec(Protocol):
     def follow(self, field: Tensor, given: Any) -> Labelled:
         """A later frame, from its label field (K, h, w) and from what is given for it, None for nothing."""
 
-    def values(self, kept: Sequence[Tensor], start: int, stop: int) -> Tensor:
-        """Channels start..stop of the label fields of R references, (R, stop - start, h, w), from what was kept."""
+    def values(self, kept: Sequence[Tensor], start: int, stop: int) -> list[Tensor] | HardLabels:
+        """Channels start..stop of the label fields of R references, (stop - start, h, w) each, from what was kept."""
 
     def channels_at_once(self, num_references: int) -> int:
         """How many channels to read out in one pass over the affinity."""
@@ -99,6 +105,10 @@ class MaskCodec:
     def num_channels(self) -> int:
         return len(self.ids) + 1
 
+    @property
+    def is_hard(self) -> bool:
+        return self.settings.carry == 'hard' and self.settings.encoding != 'bilinear'
+
     def channels_at_once(self, num_references: int) -> int:
         return self.num_channels
 
@@ -133,15 +143,15 @@ class MaskCodec:
             kept = field
         return Labelled(self._convert(output), kept, is_late and settings.keep_late_frames)
 
-    def values(self, kept: Sequence[Tensor], start: int, stop: int) -> Tensor:
-        """Objects that a frame did not know yet have nothing in it."""
+    def values(self, kept: Sequence[Tensor], start: int, stop: int) -> list[Tensor] | HardLabels:
+        """Objects that a frame did not know yet have nothing in it. All channels of hard labels at once."""
         if kept[0].dim() == 2:
-            values = one_hot(torch.stack(list(kept)), self.num_channels)
-        else:
-            values = torch.stack([_grow(field, self.num_channels) for field in kept])
+            # Frames of before the 256th object have a narrower type.
+            return HardLabels(torch.stack([own.int() for own in kept]), self.num_channels, self.settings.fg_gain)
+        values = [_grow(field, self.num_channels) for field in kept]
         if self.settings.fg_gain != 1:
-            values[:, 1:] *= self.settings.fg_gain
-        return values[:, start:stop]
+            values = [torch.cat([field[:1], field[1:] * self.settings.fg_gain]) for field in values]
+        return [field[start:stop] for field in values]
 
     def object_scores(self) -> dict[int, float]:
         """See `PropagationSession.object_scores`."""
@@ -275,6 +285,7 @@ class PointCodec:
         self.settings, self.stride = settings, stride
         self.size, self.output_size, self.cells = size, output_size, cells
         self.num_channels = 0
+        self.is_hard = False
         self._num_points = 0
         self._first_mass = torch.zeros(0)
 
@@ -300,8 +311,8 @@ class PointCodec:
             raise ValueError('points are given at the first step only: points of a later frame need another session')
         return Labelled(self.decode(field), field)
 
-    def values(self, kept: Sequence[Tensor], start: int, stop: int) -> Tensor:
-        return torch.stack([field[start:stop] for field in kept])
+    def values(self, kept: Sequence[Tensor], start: int, stop: int) -> list[Tensor]:
+        return [field[start:stop] for field in kept]
 
     def encode(self, points: Tensor) -> Tensor:
         """Points to a label field.
@@ -338,7 +349,7 @@ class PointCodec:
         settings, count = self.settings, self._num_points
         pixels = {'frame': self.output_size, 'input': self.size, 'cells': self._seen_cells()}[settings.decoded_at]
         # Whole groups: what bilinear upsampling rounds depends on the number of channels, too.
-        step = _CHANNEL_GROUP * max(1, _DECODE_ELEMENTS // (_CHANNEL_GROUP * pixels[0] * pixels[1]))
+        step = _CHANNEL_GROUP * max(1, DECODE_ELEMENTS // (_CHANNEL_GROUP * pixels[0] * pixels[1]))
         places, masses = [], []
         for start in range(0, count, step):
             values = field[start : start + step]
@@ -562,6 +573,16 @@ def decode_field(
     Returns:
         (H, W) long, the first of equal channels. Channels are upsampled a few at a time.
     """
+    winner = None
+    if field.shape[0] >= _MANY_CHANNELS and not min_max and field.device.type == 'cpu':
+        winner = _largest_of_many(field, stride, size, output_size, upsample, output_resize, grid)
+    if winner is None:
+        winner = _largest(field, stride, size, output_size, upsample, output_resize, min_max, grid)
+    return resize_label_map(winner, output_size) if output_size != tuple(winner.shape) else winner
+
+
+def _largest(field, stride, size, output_size, upsample, output_resize, min_max, grid) -> Tensor:
+    """The number of the largest channel at pixels of the input or of the result."""
     best = winner = None
     for start, values in _at_pixels(field, stride, size, output_size, upsample, output_resize, grid):
         if min_max:
@@ -572,7 +593,35 @@ def decode_field(
         else:
             better = highest > best
             best, winner = torch.where(better, highest, best), torch.where(better, index + start, winner)
-    return resize_label_map(winner, output_size) if output_size != tuple(winner.shape) else winner
+    return winner
+
+
+def _largest_of_many(field, stride, size, output_size, upsample, output_resize, grid) -> Tensor | None:
+    """As `_largest` gives it without a stretch; None where channels must be upsampled whole."""
+    pixels, covered, upsample = _places(field, stride, size, output_size, upsample, output_resize, grid)
+    if upsample == 'exact' or (pixels != output_size and output_resize == 'field'):
+        return None
+    low, high = field.aminmax()
+    if not (low >= 0 and high.isfinite()):
+        return None
+    cells = [
+        [_nearest_cell(p, n, all_pixels, upsample) for p in range(wanted)]
+        for n, all_pixels, wanted in zip(field.shape[1:], covered, pixels, strict=True)
+    ]
+    return largest_channel(
+        field,
+        lambda own: upsample_field(own, covered, stride, upsample)[:, : pixels[0], : pixels[1]],
+        *cells,
+        planes_at_once=max(1, DECODE_ELEMENTS // (covered[0] * covered[1])),
+    )
+
+
+def _nearest_cell(pixel: int, cells: int, pixels: int, upsample: str) -> int:
+    """The cell next to a pixel along one axis, where `pixels` are upsampled from `cells`."""
+    if upsample == 'corners':
+        return int(pixel * (cells - 1) / max(1, pixels - 1) + 0.5)
+    place = pixel if upsample == 'nearest' else pixel + 0.5
+    return min(int(place * cells / pixels), cells - 1)
 
 
 def winner_scores(
@@ -615,6 +664,22 @@ def _at_pixels(
     field: Tensor, stride: int, size: tuple, output_size: tuple, upsample: str, output_resize: str, grid: str
 ) -> Iterator[tuple[int, Tensor]]:
     """A few channels of the field at a time at pixels of the input or of the result, and the number of the first."""
+    pixels, covered, upsample = _places(field, stride, size, output_size, upsample, output_resize, grid)
+    step = max(1, DECODE_ELEMENTS // (covered[0] * covered[1]))
+    for start in range(0, field.shape[0], step):
+        values = upsample_field(field[start : start + step], covered, stride, upsample)[
+            :, : pixels[0], : pixels[1]
+        ]
+        if pixels != output_size and output_resize == 'field':
+            values = F.interpolate(values[None], size=output_size, mode='bilinear', align_corners=False)[0]
+        yield start, values
+
+
+def _places(
+    field: Tensor, stride: int, size: tuple, output_size: tuple, upsample: str, output_resize: str, grid: str
+) -> tuple[tuple[int, int], tuple[int, int], str]:
+    """The pixels at which channels are compared, or from which they are resized; the pixels that the cells cover; and
+    how to upsample to those."""
     if grid == 'corners':
         upsample = 'corners'
     pixels = size
@@ -624,14 +689,7 @@ def _at_pixels(
     elif output_size != size and output_resize == 'field' and upsample != 'exact':
         covered = tuple(round(c * out / own) for c, out, own in zip(covered, output_size, size, strict=True))
         pixels = output_size
-    step = max(1, _DECODE_ELEMENTS // (covered[0] * covered[1]))
-    for start in range(0, field.shape[0], step):
-        values = upsample_field(field[start : start + step], covered, stride, upsample)[
-            :, : pixels[0], : pixels[1]
-        ]
-        if pixels != output_size and output_resize == 'field':
-            values = F.interpolate(values[None], size=output_size, mode='bilinear', align_corners=False)[0]
-        yield start, values
+    return pixels, covered, upsample
 
 
 def stretch(field: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ def propagate_points(
     device: str | torch.device = 'cpu',
     both_ways: bool = False,
     advance: Callable[[], None] | None = None,
+    max_memory: int | None = None,
 ) -> PointTracks:
     """Follow points through a video; each frame is read and encoded once in each direction.
 
@@ -60,6 +61,7 @@ def propagate_points(
         device: Where to encode and propagate.
         both_ways: Follow points to earlier frames too, by the video reversed in time.
         advance: Called T times, as the work goes on.
+        max_memory: Bound in bytes on the memory of the propagation of the points of one frame, see `PointSession`.
 
     Returns:
         The tracks; at its query frame a point is where it was given, with confidence 1. Before it, the track is NaN
@@ -80,7 +82,7 @@ def propagate_points(
     )
     directions = [range(count), range(count - 1, -1, -1)] if both_ways else [range(count)]
     steps = 0
-    follow = _Follower(frames, encode, queries, protocol, stride, torch.device(device), name)
+    follow = _Follower(frames, encode, queries, protocol, stride, torch.device(device), name, max_memory)
     for order in directions:
         for _ in follow(order, found):
             steps += 1
@@ -93,9 +95,12 @@ def propagate_points(
 class _Follower:
     """What both directions share."""
 
-    def __init__(self, frames, encode, queries, protocol: Protocol, stride: int, device: torch.device, name: str):
+    def __init__(
+        self, frames, encode, queries, protocol: Protocol, stride: int, device: torch.device, name: str, max_memory
+    ):
         self.frames, self.encode, self.queries = frames, encode, queries
         self.protocol, self.stride, self.device, self.name = protocol, stride, device, name
+        self.max_memory: int | None = max_memory
         self.size: tuple[int, int] | None = None
 
     def __call__(self, order: Sequence[int], found: PointTracks) -> Iterator[None]:
@@ -119,7 +124,9 @@ class _Follower:
         # Features are normalised here, once for all sessions, so that they share them.
         settings = replace(self.protocol.settings, l2_normalise=False)
         padded = self.protocol.input.padded(*resized)
-        return PointSession(settings, self.protocol.points, self.stride, resized, self.size, padded)
+        return PointSession(
+            settings, self.protocol.points, self.stride, resized, self.size, padded, max_memory=self.max_memory
+        )
 
     def _feature(self, frame: np.ndarray) -> Tensor:
         feature = encode_frame(frame, self.encode, self.protocol.input, self.device)

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmliir.ops.coarse_search import coarse_search
-from mmliir.ops.window_topk_attend import window_topk_attend
-from mmliir.propagation.codecs import LabelCodec, LabelMap, MaskCodec, PointCodec, PointPlaces
+from mmliir.ops.window_topk_attend import HardLabels, window_topk_attend
+from mmliir.propagation.codecs import DECODE_ELEMENTS, LabelCodec, LabelMap, MaskCodec, PointCodec, PointPlaces
+from mmliir.propagation.memory import StepSizes, choose_elements
 from mmliir.propagation.references import Reference, reference_frames
 from mmliir.propagation.settings import PointSettings, PropagationSettings
 
@@ -48,17 +49,26 @@ class _Session:
         sizes: Of the frame, the input and the features.
         codec: What the labels are.
         max_elements: Bound on temporaries, see `window_topk_attend`.
+        max_memory: Bound in bytes on what is kept and computed, from which `max_elements` is chosen.
     """
 
     def __init__(
-        self, settings: PropagationSettings, stride: int, sizes: _Sizes, codec: LabelCodec, max_elements: int | None
+        self,
+        settings: PropagationSettings,
+        stride: int,
+        sizes: _Sizes,
+        codec: LabelCodec,
+        max_elements: int | None,
+        max_memory: int | None,
     ) -> None:
+        if max_elements is not None and max_memory is not None:
+            raise ValueError('give max_elements or max_memory, not both: the second chooses the first')
         self.settings = settings
         self.stride = stride
         self.size, self.output_size = sizes.size, sizes.output_size
         self._padded_size, self._cells = sizes.padded_size, sizes.cells
         self._codec = codec
-        self._max_elements = max_elements
+        self._max_elements, self._max_memory = max_elements, max_memory
         self._permanent = set(settings.permanent)
         self._reach = max(settings.gaps, default=0)
         self._kept: dict[int, _Kept] = {}
@@ -87,7 +97,9 @@ class _Session:
         feature = self._prepare(feature)
         if self._frame == 0:
             labelled = self._codec.begin(given, feature.device)
+            self._fit_memory(feature)
         else:
+            self._fit_memory(feature)
             labelled = self._codec.follow(self._attend(feature), given)
         if labelled.is_permanent:
             self._permanent.add(self._frame)
@@ -110,6 +122,27 @@ class _Session:
             raise ValueError(f'earlier frames had {channels} channels, this one has {feature.shape[0]}')
         return normalise_feature(feature) if self.settings.l2_normalise else feature.detach()
 
+    def _fit_memory(self, feature: Tensor) -> None:
+        """Choose `max_elements` for the labels and permanent references that there are by now."""
+        if self._max_memory is None:
+            return
+        settings = self.settings
+        wide = None if not settings.window_on_permanent else settings.radius
+        permanent = len(self._permanent)
+        sizes = StepSizes(
+            cells=self._cells,
+            channels=feature.shape[0],
+            labels=min(self._codec.num_channels, self._codec.channels_at_once(permanent + len(settings.gaps))),
+            kept_frames=len(self._permanent) + self._reach + 1,
+            radii=(wide,) * permanent + (settings.radius,) * len(settings.gaps),
+            hard=self._codec.is_hard,
+            topk=settings.topk,
+            fits_windows=settings.prior is not None or settings.long_range is not None,
+            decoded=min(DECODE_ELEMENTS, self._codec.num_channels * self.output_size[0] * self.output_size[1]),
+        )
+        threads = torch.get_num_threads() if feature.device.type == 'cpu' else 1
+        self._max_elements = choose_elements(sizes, self._max_memory, threads)
+
     def _attend(self, feature: Tensor) -> Tensor:
         """-> (K, h, w) label field of the frame."""
         settings = self.settings
@@ -122,7 +155,7 @@ class _Session:
             window_topk_attend(
                 feature,
                 keys,
-                self._codec.values(labels, start, min(start + at_once, channels)).to(feature.device),
+                self._values(labels, start, min(start + at_once, channels), feature.device),
                 [
                     None if reference.permanent and not settings.window_on_permanent else settings.radius
                     for reference in references
@@ -143,6 +176,12 @@ class _Session:
             for start in range(0, channels, at_once)
         ]
         return fields[0] if len(fields) == 1 else torch.cat(fields)
+
+    def _values(
+        self, labels: list[Tensor], start: int, stop: int, device: torch.device
+    ) -> list[Tensor] | HardLabels:
+        values = self._codec.values(labels, start, stop)
+        return values.to(device) if isinstance(values, HardLabels) else [own.to(device) for own in values]
 
     def _offsets(self, feature: Tensor, references: Sequence[Reference]) -> tuple[list | None, list | None]:
         """Where the windows of far references lie: for the keys, and where it differs, for the labels."""
@@ -196,6 +235,8 @@ class PropagationSession(_Session):
         padded_size: (H, W) of what the encoder saw, when the frame was padded on the right and below; None
             means `size`. Features must have ceil(H / stride) x ceil(W / stride) cells of it.
         max_elements: Bound on temporaries, see `window_topk_attend`.
+        max_memory: In place of it, a bound in bytes on what is kept and computed, see `mmliir.propagation.memory`; a
+            step raises ValueError with the smallest possible bound where it cannot be held.
     """
 
     def __init__(
@@ -206,10 +247,11 @@ class PropagationSession(_Session):
         output_size: Sequence[int] | None = None,
         padded_size: Sequence[int] | None = None,
         max_elements: int | None = None,
+        max_memory: int | None = None,
     ) -> None:
         sizes = _check_sizes(stride, size, output_size, padded_size)
         self._masks = MaskCodec(settings, stride, sizes.size, sizes.output_size, sizes.cells)
-        super().__init__(settings, stride, sizes, self._masks, max_elements)
+        super().__init__(settings, stride, sizes, self._masks, max_elements, max_memory)
 
     @property
     def object_ids(self) -> tuple[int, ...]:
@@ -263,7 +305,7 @@ class PointSession(_Session):
         stride: Pixels of the encoder's input per cell.
         size: (H, W) of the frame at the encoder's input, in pixels, without padding.
         output_size: (H, W) of the frame, in whose pixels points come in and go out; None means `size`.
-        padded_size, max_elements: As in `PropagationSession`.
+        padded_size, max_elements, max_memory: As in `PropagationSession`.
     """
 
     def __init__(
@@ -275,10 +317,11 @@ class PointSession(_Session):
         output_size: Sequence[int] | None = None,
         padded_size: Sequence[int] | None = None,
         max_elements: int | None = None,
+        max_memory: int | None = None,
     ) -> None:
         sizes = _check_sizes(stride, size, output_size, padded_size)
         codec = PointCodec(points, stride, sizes.size, sizes.output_size, sizes.cells)
-        super().__init__(settings, stride, sizes, codec, max_elements)
+        super().__init__(settings, stride, sizes, codec, max_elements, max_memory)
 
     def step(self, feature: Tensor, points: Tensor | np.ndarray | None = None) -> PointPlaces:
         """Find the points in the next frame.

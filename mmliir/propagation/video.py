@@ -53,6 +53,7 @@ def propagate_video(
     protocol: Protocol,
     stride: int,
     device: str | torch.device = 'cpu',
+    max_memory: int | None = None,
 ) -> 'VideoLabels':
     """Propagate given labels through a video; each frame is read and encoded once.
 
@@ -66,6 +67,7 @@ def propagate_video(
         protocol: Settings of the propagation and of the encoder's input.
         stride: Pixels of the encoder's input per cell.
         device: Where to encode and propagate.
+        max_memory: Bound in bytes on the memory of the propagation, see `PropagationSession`.
 
     Returns:
         An iterator of T label maps, (H, W) uint8 at the frames' own size. Frames before the first label map
@@ -100,6 +102,7 @@ def propagate_video(
         resized,
         output_size=first_frame.shape[:2],
         padded_size=protocol.input.padded(*resized),
+        max_memory=max_memory,
     )
     first = (start, first_frame, first_labels)
     device = torch.device(device)

@@ -228,7 +228,7 @@ def test_what_the_writer_of_points_writes_is_what_is_scored(tmp_path, monkeypatc
     videos = {video.name: video for video in write_tapvid(tmp_path, 'robotap')}
     metric = TapVidMetric(tmp_path, 'robotap', mode)
 
-    def follow(frames, encode, queries, protocol, stride, device, both_ways, advance):
+    def follow(frames, encode, queries, protocol, stride, device, both_ways, advance, max_memory=None):
         assert both_ways == (mode == 'strided') and len(frames) == 8
         video = videos[frames.name]
         times, places = queries[:, 0].astype(int), queries[:, 1:]

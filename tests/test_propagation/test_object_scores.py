@@ -63,7 +63,7 @@ def test_scores_a_few_channels_at_a_time_are_the_same(monkeypatch):
     field = torch.rand(9, 6, 8, generator=torch.Generator().manual_seed(0))
     winner = decode_field(field, 4, (24, 32), (24, 32))
     whole = winner_scores(field, winner, 4, (24, 32), (24, 32))
-    monkeypatch.setattr('mmliir.propagation.codecs._DECODE_ELEMENTS', 1)
+    monkeypatch.setattr('mmliir.propagation.codecs.DECODE_ELEMENTS', 1)
     assert winner_scores(field, winner, 4, (24, 32), (24, 32)) == pytest.approx(whole, abs=1e-6)
 
 

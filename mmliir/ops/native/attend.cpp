@@ -499,13 +499,15 @@ class Band {
 
     struct Term {
         float weight;
-        int32_t query;      // among the queries of the band
+        int32_t query; // among the queries of the band
+        int32_t key;
         const float* value; // of channel 0
     };
 
-    // Terms in the order of their addresses: lines are read once and one after the other, and the sums of the band,
+    // Terms in the order of their keys, which is that of their addresses in each reference: lines are read once and one after the other, and the sums of the band,
     // which are hit in any order, are few. Four channels at a time.
     void read_kept(const std::vector<Query>& places) const {
+        if (job_.labels) return read_kept_labels(places);
         std::vector<Term> terms;
         for (size_t q = 0; q < places.size(); ++q) {
             for (int n = 0; n < places[q].count; ++n) {
@@ -513,15 +515,28 @@ class Band {
                 if (own.key < 0) continue;
                 size_t reference = own.key / cells_;
                 const float* value = job_.values[reference] + (own.key - reference * cells_);
-                terms.push_back({own.logit, int32_t(q), value});
+                terms.push_back({own.logit, int32_t(q), own.key, value});
             }
         }
         std::sort(terms.begin(), terms.end(), [](const Term& a, const Term& b) {
-            return a.value != b.value ? a.value < b.value : a.query < b.query;
+            return a.key != b.key ? a.key < b.key : a.query < b.query;
         });
         int k = 0;
         for (; k + 4 <= job_.value_channels; k += 4) read_channels<4>(places, terms, k);
         for (; k < job_.value_channels; ++k) read_channels<1>(places, terms, k);
+    }
+
+    // `out` holds zeros. The keys of a query come in ascending order, as above, so sums have the same bits.
+    void read_kept_labels(const std::vector<Query>& places) const {
+        std::vector<Kept> terms;
+        for (const Query& place : places) {
+            terms.assign(place.kept, place.kept + place.count);
+            std::sort(terms.begin(), terms.end(), [](const Kept& a, const Kept& b) { return a.key < b.key; });
+            for (const Kept& own : terms) {
+                if (own.key < 0 || job_.labels[own.key] < 0) continue;
+                job_.out[job_.labels[own.key] * cells_ + place.cell] += own.logit * job_.scales[own.key];
+            }
+        }
     }
 
     template <int N>
