@@ -21,7 +21,7 @@ from mmliir.ops.native import Unavailable
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 OLDEST = (3, 6)  # older ones were not tried
-MAX_BLOCK_K = 128
+MAX_BLOCK_K = 32  # more spill registers; further channels repeat the products
 # The kernel counts cells of a reference, and numbers of one reference's features or values, in 32 bits.
 _COUNTED = 2**31
 
@@ -92,6 +92,8 @@ def attend(
         raise Unavailable(f'it runs on CUDA, the features are on {query_Chw.device}')
     if query_Chw.dtype not in DTYPES:
         raise Unavailable(f'it computes in float32, the features are {query_Chw.dtype}')
+    if query_Chw.dtype == torch.bfloat16 and code.INTERPRETED:
+        raise Unavailable("Triton's interpreter multiplies the bits of bfloat16 as whole numbers")
     channels, height, width = query_Chw.shape
     cells = height * width
     largest = max([cells] + [(2 * own + 1 + 8) ** 2 for own in radius if own is not None and job.zero_logit])

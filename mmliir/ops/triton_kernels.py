@@ -28,9 +28,7 @@ def _config(tile_y: int, tile_x: int, keys: int, channels: int, warps: int, stag
 CONFIGS = [
     _config(4, 4, 64, 32, 2, 2),
     _config(4, 8, 64, 32, 4, 2),
-    _config(8, 8, 64, 32, 4, 2),
-    _config(8, 8, 64, 64, 8, 2),
-    _config(8, 8, 128, 32, 8, 2),
+    _config(8, 8, 64, 32, 8, 2),
 ]
 
 
@@ -168,7 +166,10 @@ def attend_kernel(
                             read = read * shrink[:, None]
                             read = tl.dot(weights, value_part.to(tl.float32), read, input_precision=PRECISION)
                     if BEST:
-                        if tl.max((highest >= kth).to(tl.int32), axis=0) > 0:  # else none of them changes a list
+                        changes = highest > kth
+                        if SHARE:  # ties are counted
+                            changes = highest >= kth
+                        if tl.max(changes.to(tl.int32), axis=0) > 0:
                             both = tl.join(best, tl.topk(logits, BEST))
                             merged = tl.topk(tl.reshape(both, (CELLS, 2 * BEST)), BEST)
                             raised = tl.sum(tl.where(rank == topk - 1, merged, 0), axis=1)
