@@ -1,9 +1,9 @@
 """The Triton back end of window_topk_attend: its kernel in Triton's interpreter against the loop over cells and against
 PyTorch, compiled for GPUs that need not be there, and how it is chosen and refused.
 
-The interpreter must be switched on before Triton is imported, so this file does it when it is collected and tests of
-the interpreter are skipped, with the count, where Triton is missing or was imported before. In the interpreter NumPy multiplies, and its sums may differ in the last bit
-from column to column: what must tie is made of small whole numbers.
+The interpreter must be switched on before Triton is imported, so this file does it when it is collected; where Triton
+is missing or was imported before, the tests that need it are skipped, with the count. In the interpreter NumPy
+multiplies, and its sums may differ in the last bit from column to column: what must tie is made of small whole numbers.
 """
 
 import importlib.util
@@ -27,7 +27,7 @@ NUM_RANDOM = 30
 
 def _why_not():
     if not HAS_TRITON:
-        return f'Triton is not installed: {NUM_RANDOM} random settings and 20 other claims go untested'
+        return f'Triton is not installed: {NUM_RANDOM} random settings and 23 other cases go untested'
     if os.environ.get('MMLIIR_TRITON') == '0':
         return 'MMLIIR_TRITON=0'
     try:
