@@ -69,7 +69,7 @@ def _random_case(seed):
         'normalise': draw.choice(['softmax', 'softmax', 'softmax_then_topk']),
         'border': draw.choice(['mask', 'zero_logit']),
     }
-    size = draw.choice([(1, 1), (1, 5), (3, 2), (5, 5), (4, 7)])
+    size = draw.choice([(1, 1), (1, 5), (3, 2), (5, 3), (4, 7)])
     kind = draw.choice(['random', 'whole'])
     inputs = _inputs(
         *size, channels=draw.choice([1, 3, 33]), references=references, classes=draw.choice([1, 3, 33]), seed=seed,
@@ -99,10 +99,10 @@ def test_the_random_settings_meet_every_choice():
 
 
 @interpreted
-@pytest.mark.parametrize('settings', [{}, {'topk': 3}, {'topk': 3, 'topk_ties': 'share'}])
+@pytest.mark.parametrize('settings', [{}, {'topk': 2}, {'topk': 2, 'topk_ties': 'share'}])
 def test_several_tiles_and_blocks_of_keys_equal_pytorch_in_double_precision(settings):
-    inputs = _inputs(9, 6, channels=5, references=2, classes=2, kind='whole')
-    radius = [3, None]
+    inputs = _inputs(8, 9, channels=5, references=1, classes=2, kind='whole')  # 6 tiles, 64 and 8 keys
+    radius = [None]
     fast = window_topk_attend(*inputs, radius, **settings, backend='triton')
     exact = window_topk_attend(*(one.double() for one in inputs), radius, **settings, backend='torch')
     np.testing.assert_allclose(fast.numpy(), exact.numpy(), rtol=1e-4, atol=1e-5)
