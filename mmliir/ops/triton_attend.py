@@ -146,7 +146,7 @@ def _launch(
         return tiles, triton.cdiv(values.shape[1], block_k)
 
     # What a machine without a C compiler, with an unknown GPU or with too little shared memory raises.
-    cannot_build = (triton.errors.TritonError, OSError, subprocess.SubprocessError)
+    cannot_build = (triton.errors.TritonError, OSError, subprocess.SubprocessError, RuntimeError)
     try:
         with torch.cuda.device(device if device.type == 'cuda' else -1):  # -1: no change
             code.attend_kernel[grid](
@@ -159,7 +159,8 @@ def _launch(
                 BLOCK_K=block_k, PRECISION='tf32' if torch.backends.cuda.matmul.allow_tf32 else 'ieee',
             )  # fmt: skip
     except cannot_build as error:
-        if code.INTERPRETED:
+        # Triton says with a plain RuntimeError that there is no C compiler; the others are PyTorch's own.
+        if code.INTERPRETED or (isinstance(error, RuntimeError) and 'C compiler' not in str(error)):
             raise
         _broken_here[device] = f'the kernel cannot be built here: {" ".join(str(error).split())[:300]}'
         _logger.info('window_topk_attend runs on PyTorch: %s', _broken_here[device])
