@@ -79,6 +79,7 @@ FOREIGN = {
 OUTSIDE_THE_PACKAGE = {'configs', 'tools', 'tests', 'demo', 'projects'}
 OPTIONAL = {
     'av', 'davis2017', 'huggingface_hub', 'isal', 'matplotlib', 'safetensors', 'timm', 'torchvision', 'transformers',
+    'triton',
 }  # fmt: skip
 ONLY_INSIDE_FUNCTIONS = {'torchvision', 'davis2017', 'timm', 'transformers', 'huggingface_hub'}
 # module -> distributions that this module alone may import inside a function
@@ -86,6 +87,7 @@ OPTIONAL_BY_MODULE = {
     'mmliir.utils.compat': {'mmengine'},
     'mmliir.datasets.jhmdb': {'scipy'},  # its joints are MATLAB files
     'mmliir.testing.synthetic_jhmdb': {'scipy'},
+    'mmliir.ops.triton_attend': {'mmliir'},  # its kernels cannot be imported without Triton
     'mmliir.evaluation.metrics.davis_official': {'skimage'},  # comes with davis2017
     # what brings PyTorch: `mmliir --help` does not wait for it
     **{

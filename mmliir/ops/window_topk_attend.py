@@ -18,7 +18,8 @@ place, then multiplied with the box. Where the places of a window are not one ce
 (`align_corners_mismatch`), each axis is mixed by a small matrix instead: a line for a place, a column for a cell.
 
 All this is PyTorch and runs on every device. On a CPU most calls are served by compiled code instead
-(`native/attend.cpp`, which explains itself), about ten times as fast in a tenth of the memory; `_Attend` decides.
+(`native/attend.cpp`, which explains itself), about ten times as fast in a tenth of the memory; `_Attend` decides. On
+CUDA a fused kernel serves (`triton_kernels.py`) where there is Triton; `_TritonAttend` decides.
 """
 
 import ctypes
@@ -31,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmliir.ops import native
+from mmliir.ops import native, triton_attend
 from mmliir.ops.coords import coordinate_grid
 from mmliir.ops.gaussian_mixture import VARIANCE_FLOOR, check_mixture_settings, fit_mixture_rows
 from mmliir.ops.local_window import Shape, window_offsets
@@ -138,7 +139,7 @@ def window_topk_attend(
     value_offsets: Sequence[Tensor | None] | None = None,
     align_corners_mismatch: bool = False,
     max_elements: int | None = None,
-    backend: Literal['auto', 'torch', 'native'] = 'auto',
+    backend: Literal['auto', 'torch', 'native', 'triton'] = 'auto',
 ) -> Tensor:
     """Read each query cell's values from the windows around it in the reference frames. No gradient.
 
@@ -178,23 +179,26 @@ def window_topk_attend(
             likewise in y. On an axis of one cell, which that normalisation divides by zero, p is read at p. Needs
             `border='zero_logit'`, as `grid_sample` pads with zeros.
         max_elements: Upper bound on the logits that exist at a time (one query cell's at least). None chooses
-            by the device. The result does not depend on it, apart from rounding. 'native' does not read it: it
-            needs a few megabytes a thread.
+            by the device. The result does not depend on it, apart from rounding. 'native' and 'triton' do not read
+            it: they need a few megabytes a thread, and nothing beside the result.
         backend: 'native' is compiled code for float32 (and half precision) on a CPU, about ten times as fast, see
-            `mmliir.ops.native`; 'torch' runs everywhere; 'auto' takes 'native' where it can serve. Results agree
-            apart from rounding. 'native' cannot serve float64, other devices, displaced references, features that
-            are not finite, a `prior` together with `topk`, and a machine without a compiler.
+            `mmliir.ops.native`; 'triton' is a fused kernel for CUDA, see `mmliir.ops.triton_attend`; 'torch' runs
+            everywhere; 'auto' takes the one for the device where it can serve. Results agree apart from rounding.
+            'native' cannot serve float64, other devices, displaced references, features that are not finite, a
+            `prior` together with `topk`, and a machine without a compiler. 'triton' cannot serve float64, other
+            devices, displaced references, features or values that are not finite, any `prior`, a `topk` above 64,
+            and a machine without Triton.
 
     Returns:
         (K, h, w), float64 for float64 features and float32 for all others: half-precision inputs are
         compared, normalised and read out in float32.
 
     Raises:
-        ValueError: Shapes do not fit, a setting is out of range, or `backend='native'` cannot serve.
+        ValueError: Shapes do not fit, a setting is out of range, or the `backend` that was asked for cannot serve.
     """
     _check(query, keys, values, radius, temperature, topk, border, prior, max_elements)
-    if backend not in ('auto', 'torch', 'native'):
-        raise ValueError(f"backend must be 'auto', 'torch' or 'native', got {backend!r}")
+    if backend not in ('auto', 'torch', 'native', 'triton'):
+        raise ValueError(f"backend must be 'auto', 'torch', 'native' or 'triton', got {backend!r}")
     if shape not in native.SHAPES:
         raise ValueError(f'shape must be one of {", ".join(native.SHAPES)}, got {shape!r}')
     if align_corners_mismatch and (offsets is None or border != 'zero_logit'):
@@ -209,22 +213,35 @@ def window_topk_attend(
         raise ValueError(f"topk_ties must be 'keep' or 'share', got {topk_ties!r}")
     if normalise not in ('softmax', 'softmax_then_topk'):
         raise ValueError(f"normalise must be 'softmax' or 'softmax_then_topk', got {normalise!r}")
-    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
-    query = query.to(dtype)
-    values = values.to(query.device) if isinstance(values, HardLabels) else _to_dtype(values, dtype)
-    keys = _to_dtype(keys, dtype)
-    if topk is None:
-        query, temperature, normalise = query / temperature, 1.0, 'softmax'
     settings = (shape, temperature, topk, topk_ties, normalise, border, prior, align_corners_mismatch, max_elements)
-    attend = _TorchAttend(*settings) if backend == 'torch' else _Attend(*settings, only_native=backend == 'native')
     with torch.autocast(query.device.type, enabled=False):
-        if topk_scope == 'joint':
-            return attend(query, keys, values, radius, displaced)
-        singles = [
-            attend(query, keys[r : r + 1], values[r : r + 1], radius[r : r + 1], displaced[r : r + 1])
-            for r in range(len(radius))
-        ]
-        return torch.stack(singles).mean(dim=0)
+        if backend == 'triton':
+            try:
+                if isinstance(values, HardLabels):
+                    raise native.Unavailable('it reads values, not hard labels')
+                return _in_scope(_TritonAttend(*settings), topk_scope, query, keys, values, radius, displaced)
+            except native.Unavailable as reason:
+                raise ValueError(f"backend='triton' cannot serve: {reason}. Use backend='auto'") from None
+        dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+        query = query.to(dtype)
+        values = values.to(query.device) if isinstance(values, HardLabels) else _to_dtype(values, dtype)
+        keys = _to_dtype(keys, dtype)
+        if topk is None:
+            query = query / temperature
+            settings = (shape, 1.0, topk, topk_ties, 'softmax', *settings[5:])
+        attend = _TorchAttend(*settings) if backend == 'torch' else _Attend(*settings, only_native=backend == 'native')
+        return _in_scope(attend, topk_scope, query, keys, values, radius, displaced)
+
+
+def _in_scope(attend, topk_scope: str, query, keys, values, radius: Sequence, displaced: Sequence) -> Tensor:
+    """`attend` over all references together, or the mean of what it reads in each alone."""
+    if topk_scope == 'joint':
+        return attend(query, keys, values, radius, displaced)
+    singles = [
+        attend(query, keys[r : r + 1], values[r : r + 1], radius[r : r + 1], displaced[r : r + 1])
+        for r in range(len(radius))
+    ]
+    return torch.stack(singles).mean(dim=0)
 
 
 @dataclass(frozen=True)
@@ -484,6 +501,30 @@ class _Attend(_TorchAttend):
         if native.NOT_FINITE in codes:
             raise native.Unavailable('the features hold NaN or infinity')
         return out
+
+
+@dataclass(frozen=True)
+class _TritonAttend(_TorchAttend):
+    """The fused kernel for CUDA, or `Unavailable`. Features keep their dtype and the query is not divided: the kernel
+    multiplies half precision as it is."""
+
+    def __call__(
+        self,
+        query_Chw: Tensor,
+        keys_RChw: Tensor | Sequence[Tensor],
+        values_RKhw: Tensor,
+        radius: Sequence,
+        displaced: Sequence,
+    ) -> Tensor:
+        if any(own is not None for own in displaced):
+            raise native.Unavailable('it does not sample displaced references (offsets)')
+        if self.prior is not None:
+            raise native.Unavailable('it does not fit a prior')
+        job = triton_attend.TritonJob(
+            self.shape, self.temperature, self.topk, self.topk_ties == 'share',
+            self.normalise == 'softmax_then_topk', self.border == 'zero_logit',
+        )  # fmt: skip
+        return triton_attend.attend(job, query_Chw, list(keys_RChw), values_RKhw, radius)
 
 
 def _rows_of_a_band(height: int) -> int:

@@ -233,7 +233,7 @@ def test_what_it_cannot_serve_is_named_and_auto_serves_it():
             window_topk_attend(*inputs, [1, 1], **settings, backend='native')
         expected = window_topk_attend(*inputs, [1, 1], **settings, backend='torch')
         assert torch.equal(window_topk_attend(*inputs, [1, 1], **settings), expected)
-    with pytest.raises(ValueError, match="backend must be 'auto', 'torch' or 'native', got 'cuda'"):
+    with pytest.raises(ValueError, match="backend must be 'auto', 'torch', 'native' or 'triton', got 'cuda'"):
         window_topk_attend(query, keys, values, [1, 1], backend='cuda')
 
 
