@@ -87,6 +87,7 @@ def main() -> int:
             print(f'{args.task}: the truth is not public; make a submission with `mmliir submit`')
         else:
             Console(width=None if sys.stdout.isatty() else 120).print(result_table(result.result))
+            print(f'protocol: {result.card.protocol}')
             for note in result.result.notes:
                 print(f'note: {note}', file=sys.stderr)
         print(f'predictions and scores.json: {result.out_dir}')

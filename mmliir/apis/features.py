@@ -139,7 +139,7 @@ def parse_spec(text: str) -> Spec:
         return Spec(text, 'file', match[1], match[2])
     if text.endswith('.py'):
         return Spec(text, 'config', text)
-    raise ValueError(f'{text!r} names no feature. The forms are:\n{describe_specs()}')
+    raise ValueError(f'{text!r} names no feature. The forms are {"; ".join(_FORMS)}. See docs/features.md.')
 
 
 def spec_config(

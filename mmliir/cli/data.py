@@ -200,6 +200,8 @@ def _run_doctor(args: argparse.Namespace) -> int:
         with progress_bar(name) as progress:
             diagnoses.append(diagnose(name, args.data_root, args.full, progress))
         _print_diagnosis(_console(), diagnoses[-1])
+    if not args.full:
+        print('note: of each sequence the first and the last image were decoded; --full decodes all', file=sys.stderr)
     if args.out is not None:
         write_json_atomic(args.out, {diagnosis.name: diagnosis.to_dict() for diagnosis in diagnoses})
         print(f'written: {args.out}')

@@ -13,6 +13,8 @@ from mmliir.evaluation.report import Report, ScoreRow, ScoreTable, WrittenReport
 from mmliir.evaluation.summary import Summary, ratio_arrays
 from mmliir.evaluation.wording import coverage_text, incompleteness, interval_text, metric_label, percent
 
+#: Percentile intervals over fewer sequences than this are too narrow.
+_FEW = 20
 _MAX_BARS = 60
 # What two runs may differ in without a word: it is what is compared, or says nothing of the scores.
 _IDENTITY = ('data', 'n_of_N', 'metric_version')
@@ -242,6 +244,11 @@ def _warnings(first: Summary, second: Summary, names: tuple[str, str], shared: i
     for name, run in zip(names, (first, second), strict=True):
         if len(run.result.sequences) != shared:
             found.append(f'{name} has {coverage_text(run.result)}; {shared} of them are in both and are compared.')
+    protocols = [str((run.card or {}).get('protocol')) for run in (first, second)]
+    if protocols[0] != protocols[1]:
+        found.insert(0, f'The protocols differ ({protocols[0]}, {protocols[1]}): a difference may be theirs.')
+    if shared < _FEW:
+        found.append(f'{shared} sequences are few: intervals over so few are too narrow.')
     return tuple(found)
 
 

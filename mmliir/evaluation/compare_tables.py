@@ -71,9 +71,13 @@ def telling_names(runs: tuple[Summary, Summary], paths: tuple[Path, Path]) -> tu
     """The shortest names that tell the runs apart: models, protocols, folders, or A and B."""
     cards = [run.card or {} for run in runs]
     folders = [(path if path.is_dir() else path.parent).resolve().name for path in paths]
+    models = [str(card.get('model', '')) for card in cards]
+    protocols = [str(card.get('protocol', '')) for card in cards]
+    if all((*models, *protocols)) and models[0] != models[1] and protocols[0] != protocols[1]:
+        return tuple(f'{model}, {protocol}' for model, protocol in zip(models, protocols, strict=True))
     for names in (
-        [str(card.get('model', '')) for card in cards],
-        [str(card.get('protocol', '')) for card in cards],
+        models,
+        protocols,
         folders,
     ):
         if all(names) and names[0] != names[1]:

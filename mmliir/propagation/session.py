@@ -120,6 +120,11 @@ class _Session:
         if self._kept and next(iter(self._kept.values())).feature.shape[0] != feature.shape[0]:
             channels = next(iter(self._kept.values())).feature.shape[0]
             raise ValueError(f'earlier frames had {channels} channels, this one has {feature.shape[0]}')
+        if not bool(feature.isfinite().all()):
+            raise ValueError(
+                f'the feature of frame {self._frame} (counted from the first labelled one) holds NaN or infinity: '
+                'nothing can be compared with it. Check the model and its weights.'
+            )
         return normalise_feature(feature) if self.settings.l2_normalise else feature.detach()
 
     def _fit_memory(self, feature: Tensor) -> None:

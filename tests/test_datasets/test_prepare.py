@@ -157,8 +157,15 @@ def test_a_video_that_cannot_be_read_is_named_and_left_out_of_the_list(tmp_path)
 
 def test_the_card_says_how_the_copies_were_made(original, tmp_path):
     resize_frames(original, tmp_path / 'small', size=(24, 32))
-    assert json.loads((tmp_path / 'small' / 'resize.json').read_text()) == {
-        'short_side': None,
-        'size': [24, 32],
-        'jpeg_quality': 95,
-    }
+    card = json.loads((tmp_path / 'small' / 'resize.json').read_text())
+    digest = card.pop('source_sha256')
+    assert len(digest) == 64 and card == {'short_side': None, 'size': [24, 32], 'jpeg_quality': 95}
+
+
+def test_copies_of_other_images_are_refused(original, tmp_path):
+    resize_frames(original, tmp_path / 'small', size=(24, 32))
+    resize_frames(original, tmp_path / 'small', size=(24, 32))
+    image = next(path for path in sorted(original.rglob('*.jpg')))
+    shutil.copy(image, image.with_name('99999.jpg'))
+    with pytest.raises(ValueError, match='holds copies made with'):
+        resize_frames(original, tmp_path / 'small', size=(24, 32))

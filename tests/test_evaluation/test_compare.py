@@ -153,5 +153,6 @@ def test_of_many_sequences_the_largest_losses_and_gains_are_printed_once():
 def test_what_both_runs_lack_is_said_once():
     part = {'num_in_split': 30}
     rows = [run(changes=part), run(0.1, changes=part)]
-    (warning,) = compare(*rows).warnings
+    warning, few = compare(*rows).warnings
     assert warning.startswith('Both runs: Part of the data set: 12 of 30')
+    assert few == '12 sequences are few: intervals over so few are too narrow.'

@@ -72,7 +72,10 @@ def import_huggingface_hub() -> ModuleType:
 def _missing(library: str, extra: str, error: ImportError) -> str:
     name = getattr(error, 'name', None) or library
     needed = f'{library} is needed' if name.split('.')[0] == library else f'{library} needs {name}, which is missing'
-    return f"{needed}: pip install 'mmliir[{extra}]'"
+    if extra == 'hf':
+        return f"{needed}: pip install 'mmliir[hf]'"
+    # Both of these pin a PyTorch, and pip would replace the one that is there.
+    return f'{needed}: pip install --no-deps {name} (and the torchvision of your PyTorch; see docs/features.md)'
 
 
 def _line(error: BaseException) -> str:
