@@ -16,7 +16,7 @@ from mmliir.utils.checkpoint import read_checkpoint
 CONFIGS = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (ROOT / 'configs').rglob('*.py')
-    if not {'_base_', 'frozen'} & set(path.parts)
+    if not {'_base_', 'frozen'} & set(path.relative_to(ROOT).parts)
 )
 
 
