@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -11,6 +11,7 @@ from PIL import Image
 
 from mmliir.datasets.frames import list_images
 from mmliir.datasets.keypoints import FrameFiles, choose_sequences, is_folder_name
+from mmliir.datasets.named import NamedSamples
 from mmliir.registry import DATASETS
 from mmliir.structures import PointSample
 
@@ -65,7 +66,7 @@ class _Row:
 
 
 @DATASETS.register_module()
-class BadjaDataset(Sequence):
+class BadjaDataset(NamedSamples):
     """Videos of BADJA as `PointSample`s: the joints of the first annotated frame are what is followed.
 
     Layout: `joint_annotations/<animal>.json`, and the frames in DAVIS, at any resolution: the joints are scaled from
@@ -114,17 +115,6 @@ class BadjaDataset(Sequence):
         if not self.names:
             raise ValueError(f'{folder} holds extra_videos alone ({", ".join(files)}): name the sequences. {_DOC}')
         self._folders = {name: self._find(self._rows[name][0].image, 'frames', name) for name in self.names}
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> PointSample:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f'sequence {index} of {len(self)} in {self.data_root}')
-        return self.sample(self.names[index])
-
-    def __iter__(self) -> Iterator[PointSample]:
-        return map(self.sample, self.names)
 
     def sample(self, name: str) -> PointSample:
         """Return one video by name. Frames are read when they are asked for.

@@ -11,6 +11,7 @@ import numpy as np
 
 from mmliir.datasets.frames import FrameFolder, list_images
 from mmliir.datasets.masks import check_mask_size, read_label_map
+from mmliir.datasets.named import NamedSamples
 from mmliir.registry import DATASETS
 from mmliir.structures import VideoSample
 
@@ -30,7 +31,7 @@ SPLITS_WITHOUT_TRUTH = ('test-dev', 'test-challenge')
 
 
 @DATASETS.register_module()
-class DavisDataset(Sequence):
+class DavisDataset(NamedSamples):
     """Sequences of DAVIS as `VideoSample`s, made when asked for.
 
     Layout: `JPEGImages/<resolution>/<name>/*.jpg`, `Annotations/<resolution>/<name>/*.png`, and the list of
@@ -78,17 +79,6 @@ class DavisDataset(Sequence):
         self.num_sequences_in_split = len(listed)
         self.names = select_names(listed, sequences, self.list_path)
         self._check_folders()
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> VideoSample:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f'sequence {index} of {len(self)} in {self.data_root}')
-        return self.sample(self.names[index])
-
-    def __iter__(self) -> Iterator[VideoSample]:
-        return map(self.sample, self.names)
 
     def sample(self, name: str) -> VideoSample:
         """Return one sequence by name. Frames and labels are read when they are asked for."""

@@ -1,6 +1,6 @@
 """JHMDB: 15 joints of a person, given in the first frame, followed through short clips."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from mmliir.datasets.frames import list_images
 from mmliir.datasets.keypoints import FrameFiles, choose_sequences, is_folder_name
+from mmliir.datasets.named import NamedSamples
 from mmliir.registry import DATASETS
 from mmliir.structures import PointSample
 
@@ -48,7 +49,7 @@ class _Clip:
 
 
 @DATASETS.register_module()
-class JhmdbDataset(Sequence):
+class JhmdbDataset(NamedSamples):
     """Clips of JHMDB as `PointSample`s: the 15 joints of the first frame are what is followed.
 
     Layout: `Rename_Images/<class>/<clip>/00001.png` (or `Frames/...`, as VFS has it),
@@ -89,17 +90,6 @@ class JhmdbDataset(Sequence):
             for name in self.names
         }
         self._check_files()
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> PointSample:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f'sequence {index} of {len(self)} in {self.data_root}')
-        return self.sample(self.names[index])
-
-    def __iter__(self) -> Iterator[PointSample]:
-        return map(self.sample, self.names)
 
     def sample(self, name: str) -> PointSample:
         """Return one clip by name. Frames are read when they are asked for.

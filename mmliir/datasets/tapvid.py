@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from mmliir.datasets.frames import BrokenMediaError
+from mmliir.datasets.named import NamedSamples
 from mmliir.datasets.safe_pickle import read_pickle
 from mmliir.registry import DATASETS
 from mmliir.structures import PointSample
@@ -70,7 +71,7 @@ class TapVidTruth:
 
 
 @DATASETS.register_module()
-class TapVidDataset(Sequence):
+class TapVidDataset(NamedSamples):
     """Videos of one part of TAP-Vid as `PointSample`s, made when asked for.
 
     Files, in `data_root` itself or in the folder of that name below it: `tapvid_davis/tapvid_davis.pkl`,
@@ -122,17 +123,6 @@ class TapVidDataset(Sequence):
         self._opened: tuple[Path, Any] | None = None
         self._places = self._index()
         self.names = _select(list(self._places), sequences, self.paths[0].parent)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> PointSample:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f'video {index} of {len(self)} in {self.data_root}')
-        return self.sample(self.names[index])
-
-    def __iter__(self) -> Iterator[PointSample]:
-        return map(self.sample, self.names)
 
     @property
     def num_in_files(self) -> int:

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,7 @@ import numpy as np
 from mmliir.datasets.davis import select_names
 from mmliir.datasets.frames import FrameFolder, list_images
 from mmliir.datasets.masks import check_mask_size
+from mmliir.datasets.named import NamedSamples
 from mmliir.datasets.png import read_ids
 from mmliir.registry import DATASETS
 from mmliir.structures import VideoSample
@@ -62,7 +63,7 @@ class VipInstances:
 
 
 @DATASETS.register_module()
-class VipDataset(Sequence):
+class VipDataset(NamedSamples):
     """Sequences of VIP as `VideoSample`s, made when asked for.
 
     Layout: `Images/<video>/%012d.jpg`, `Annotations/Category_ids/<video>/*.png`, `Annotations/Instance_ids/<video>/`
@@ -104,17 +105,6 @@ class VipDataset(Sequence):
         self.num_listed = len(listed)
         self.names = select_names(listed, sequences, self.list_path)
         self._check_folders()
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> VideoSample:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f'sequence {index} of {len(self)} in {self.data_root}')
-        return self.sample(self.names[index])
-
-    def __iter__(self) -> Iterator[VideoSample]:
-        return map(self.sample, self.names)
 
     def sample(self, name: str) -> VideoSample:
         """Return one sequence by name. Frames and labels are read when they are asked for."""

@@ -6,7 +6,7 @@ What is left at home is a part of the training videos, held out by a hash of the
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ import numpy as np
 from mmliir.datasets.davis import first_appearances, select_names
 from mmliir.datasets.frames import FrameFolder, list_images
 from mmliir.datasets.masks import check_mask_size
+from mmliir.datasets.named import NamedSamples
 from mmliir.datasets.png import read_ids
 from mmliir.datasets.sources import HOLDOUT_SHARE, holdout_names, youtube_vos_folders
 from mmliir.registry import DATASETS
@@ -37,7 +38,7 @@ class VosObject:
 
 
 @DATASETS.register_module()
-class YouTubeVosDataset(Sequence):
+class YouTubeVosDataset(NamedSamples):
     """Videos of YouTube-VOS as `VideoSample`s, made when asked for.
 
     Layout: `<split>/JPEGImages/<video>/*.jpg` (every 5th frame), `<split>_all_frames/JPEGImages/<video>/*.jpg`,
@@ -101,17 +102,6 @@ class YouTubeVosDataset(Sequence):
         self.num_sequences_in_split = len(listed)
         self.names = select_names(listed, sequences, self.list_path)
         self._check_folders()
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> VideoSample:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f'video {index} of {len(self)} in {self.data_root}')
-        return self.sample(self.names[index])
-
-    def __iter__(self) -> Iterator[VideoSample]:
-        return map(self.sample, self.names)
 
     def sample(self, name: str) -> VideoSample:
         """Return one video by name. Frames are read when they are asked for.

@@ -2,7 +2,7 @@
 
 Every data set class of a benchmark has the form
 
-    class XDataset(Sequence):                 # DATASETS.register_module()
+    class XDataset(NamedSamples):             # DATASETS.register_module(); see datasets/named.py
         family = 'davis'                      # what `Protocol.for_task` is asked for
         kind = 'masks'                        # a key of `mmliir.evaluation.writers.WRITERS`: what is stored
         data_root: Path

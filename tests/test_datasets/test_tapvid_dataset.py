@@ -369,7 +369,7 @@ def test_sequences_are_kept_in_the_order_asked_for(tmp_path):
     dataset = TapVidDataset(root, sequences=['c', 'a'])
     assert [len(sample.frames) for sample in dataset] == [4, 2] and dataset.num_in_files == 3
     assert dataset[-1].name == 'a'
-    with pytest.raises(IndexError, match='video 2 of 2'):
+    with pytest.raises(IndexError, match='sequence 2 of 2'):
         dataset[2]
 
 
