@@ -104,8 +104,6 @@ def _run_eval(args: argparse.Namespace) -> int:
                 flush=True,
             )
 
-    if shard.is_main:
-        (out_dir / 'report.html').unlink(missing_ok=True)  # of an earlier run: this one may end without
     with progress_bar('scoring') as progress:
         runs = run_benchmarks(
             plan,
@@ -121,6 +119,8 @@ def _run_eval(args: argparse.Namespace) -> int:
             max_memory=args.max_memory,
         )
     missing = sum(len(run.evaluation.missing) for run in runs)
+    if shard.is_main:
+        (out_dir / 'report.html').unlink(missing_ok=True)  # an earlier run's: this one may end without
     refuse_nothing(runs)
     if shard.is_main:
         written = write_results(runs, out_dir, _command(args), not args.no_report)
