@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from mmliir.datasets.frames import list_images
-from mmliir.datasets.keypoints import FrameFiles, choose_sequences, is_folder_name
-from mmliir.datasets.named import NamedSamples
+from mmliir.datasets.keypoints import FrameFiles
+from mmliir.datasets.named import NamedSamples, choose_sequences, is_folder_name
 from mmliir.registry import DATASETS
 from mmliir.structures import PointSample
 

@@ -1,6 +1,5 @@
 """DAVIS 2016 and 2017, and everything that is stored in their layout."""
 
-import difflib
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +10,7 @@ import numpy as np
 
 from mmliir.datasets.frames import FrameFolder, list_images
 from mmliir.datasets.masks import check_mask_size, read_label_map
-from mmliir.datasets.named import NamedSamples
+from mmliir.datasets.named import NamedSamples, choose_sequences
 from mmliir.registry import DATASETS
 from mmliir.structures import VideoSample
 
@@ -77,7 +76,7 @@ class DavisDataset(NamedSamples):
         self.year, self.split, self.resolution, self.given = year, split, resolution, given
         listed, self.list_path = read_names(self.data_root, year, split)
         self.num_sequences_in_split = len(listed)
-        self.names = select_names(listed, sequences, self.list_path)
+        self.names = choose_sequences(listed, sequences, self.list_path)
         self._check_folders()
 
     def sample(self, name: str) -> VideoSample:
@@ -246,25 +245,3 @@ def read_names(data_root: Path, year: int, split: str) -> tuple[list[str], Path]
     if not names:
         raise ValueError(f'{path} names no sequence: expected one name a line. {_DOC}')
     return list(dict.fromkeys(names)), path
-
-
-def select_names(listed: Sequence[str], wanted: Sequence[str] | None, list_path: str | os.PathLike) -> list[str]:
-    """Return the names that are wanted, in their order; None for all that are listed.
-
-    Raises:
-        ValueError: A name that is not in the list, a name twice, no name at all.
-    """
-    if wanted is None:
-        return list(listed)
-    if isinstance(wanted, str):
-        raise ValueError(f'sequences must be a list of names, got the string {wanted!r}.')
-    unknown = [name for name in wanted if name not in listed]
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], listed, n=1)
-        hint = f'; did you mean {close[0]!r}?' if close else f'; it names {len(listed)}, e.g. {listed[0]!r}'
-        raise ValueError(f'sequence {unknown[0]!r} is not in {list_path}{hint}')
-    if not wanted:
-        raise ValueError('sequences: the list is empty; leave it out (None) for the whole split.')
-    if len(set(wanted)) != len(wanted):
-        raise ValueError(f'sequences are named twice: {", ".join(wanted)}.')
-    return list(wanted)

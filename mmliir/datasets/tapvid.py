@@ -5,7 +5,6 @@ or a list; a sample has `video`, `points` and `occluded`. Pickles are read by `s
 maps the file: frames are read from the disk, and JPEGs decoded, when they are asked for.
 """
 
-import difflib
 import io
 import os
 import re
@@ -18,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from mmliir.datasets.frames import BrokenMediaError
-from mmliir.datasets.named import NamedSamples
+from mmliir.datasets.named import NamedSamples, choose_sequences, is_folder_name
 from mmliir.datasets.safe_pickle import read_pickle
 from mmliir.registry import DATASETS
 from mmliir.structures import PointSample
@@ -122,7 +121,9 @@ class TapVidDataset(NamedSamples):
         self.paths = _find_files(self.data_root, subset)
         self._opened: tuple[Path, Any] | None = None
         self._places = self._index()
-        self.names = _select(list(self._places), sequences, self.paths[0].parent)
+        self.names = choose_sequences(
+            list(self._places), sequences, f'the files of {self.paths[0].parent}', what='video'
+        )
 
     @property
     def num_in_files(self) -> int:
@@ -362,27 +363,12 @@ def _checked_name(name: Any, path: Path) -> str:
     """A video's name becomes a folder's: one that leads elsewhere is refused."""
     if not isinstance(name, str):
         raise ValueError(f'{path}: the name of a video is {name!r}: expected a string. {_DOC}')
-    if name in ('', '.', '..') or re.search(r'[/\\\x00-\x1f\x7f]', name) or len(os.fsencode(name)) > 255:
+    if not is_folder_name(name):
         raise ValueError(
             f'{path}: the name of a video is {name[:80]!r}: expected a name that can be that of a folder, without '
             f'separators and control characters. {_DOC}'
         )
     return name
-
-
-def _select(listed: list[str], wanted: Sequence[str] | None, where: Path) -> list[str]:
-    if wanted is None:
-        return listed
-    if isinstance(wanted, str) or not wanted:
-        raise ValueError(f'sequences: expected a list of names or None for all, came {wanted!r}.')
-    if len(set(wanted)) != len(wanted):
-        raise ValueError(f'sequences: a name is there twice: {", ".join(map(str, wanted))}.')
-    unknown = [name for name in wanted if name not in listed]
-    if unknown:
-        close = difflib.get_close_matches(str(unknown[0]), listed, n=1)
-        hint = f'did you mean {close[0]!r}?' if close else f'there are {len(listed)}, e.g. {listed[0]!r}'
-        raise ValueError(f'video {unknown[0]!r} is not in the files of {where}; {hint}')
-    return list(wanted)
 
 
 def _are_byte_strings(value: Any) -> bool:

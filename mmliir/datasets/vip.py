@@ -9,10 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from mmliir.datasets.davis import select_names
 from mmliir.datasets.frames import FrameFolder, list_images
 from mmliir.datasets.masks import check_mask_size
-from mmliir.datasets.named import NamedSamples
+from mmliir.datasets.named import NamedSamples, choose_sequences
 from mmliir.datasets.png import read_ids
 from mmliir.registry import DATASETS
 from mmliir.structures import VideoSample
@@ -103,7 +102,7 @@ class VipDataset(NamedSamples):
         self.list_path = self._root / 'lists' / f'{split}_videos.txt'
         listed = _read_names(self.list_path)
         self.num_listed = len(listed)
-        self.names = select_names(listed, sequences, self.list_path)
+        self.names = choose_sequences(listed, sequences, self.list_path)
         self._check_folders()
 
     def sample(self, name: str) -> VideoSample:

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mmliir.datasets.davis import first_appearances, select_names
+from mmliir.datasets.davis import first_appearances
 from mmliir.datasets.frames import FrameFolder, list_images
 from mmliir.datasets.masks import check_mask_size
-from mmliir.datasets.named import NamedSamples
+from mmliir.datasets.named import NamedSamples, choose_sequences, is_folder_name
 from mmliir.datasets.png import read_ids
 from mmliir.datasets.sources import HOLDOUT_SHARE, holdout_names, youtube_vos_folders
 from mmliir.registry import DATASETS
@@ -100,7 +100,7 @@ class YouTubeVosDataset(NamedSamples):
                 'raise holdout_share.'
             )
         self.num_sequences_in_split = len(listed)
-        self.names = select_names(listed, sequences, self.list_path)
+        self.names = choose_sequences(listed, sequences, self.list_path)
         self._check_folders()
 
     def sample(self, name: str) -> VideoSample:
@@ -236,7 +236,8 @@ def read_meta(path: str | Path) -> dict[str, dict[int, VosObject]]:
 
 
 def _read_objects(name: str, video: Mapping[str, Any]) -> dict[int, VosObject]:
-    if not is_folder_name(name):
+    # ':' names a drive on some systems, and a leading dot hides a folder, as those of unfinished predictions are.
+    if not is_folder_name(name) or ':' in name or name.startswith('.'):
         raise ValueError(f'video name {name!r} cannot be the name of a folder')
     objects = {}
     for text, entry in video['objects'].items():
@@ -247,8 +248,3 @@ def _read_objects(name: str, video: Mapping[str, Any]) -> dict[int, VosObject]:
             raise ValueError(f'object {text} of {name!r}: expected a category and names of frames')
         objects[int(text)] = VosObject(entry['category'], frames)
     return objects
-
-
-def is_folder_name(name: str) -> bool:
-    """Whether a name stays inside the folder it is put into, on any system."""
-    return bool(name) and name not in ('.', '..') and not set(name) & set('/\\:\0') and not name.startswith('.')

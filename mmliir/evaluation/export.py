@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from mmliir.datasets.named import is_folder_name
 from mmliir.evaluation.protocol import (
     RUN_CARD_NAME,
     ProtocolCard,
@@ -226,7 +227,7 @@ def _check_names(names: Sequence[str]) -> None:
     for name in names:
         if name in seen:
             raise ValueError(f'two sequences are called {name!r}: their predictions would go to one folder')
-        if not name or name in ('.', '..') or Path(name).name != name:
+        if not is_folder_name(name):
             raise ValueError(f'sequence name {name!r} cannot be the name of a folder')
         seen.add(name)
 

@@ -100,7 +100,7 @@ def test_what_is_missing_is_named(replica, tmp_path):
         JhmdbDataset(root, split=4)
     with pytest.raises(ValueError, match=f"did you mean '{first}'"):
         JhmdbDataset(root, sequences=[first + 'x'])
-    with pytest.raises(ValueError, match='stands twice'):
+    with pytest.raises(ValueError, match=f'there twice: {first}, {first}'):
         JhmdbDataset(root, sequences=[first, first])
     with pytest.raises(ValueError, match='came the string'):
         JhmdbDataset(root, sequences=first)

@@ -168,8 +168,3 @@ def evaluable_rows(
     return tuple(
         Evaluable(name, tuple(usable.get(name, ())), listed.get(name, 0), number) for name, number in published.items()
     )
-
-
-def counted(count: int, what: str) -> str:
-    """'1 file', '2,000 files'."""
-    return f'{count:,} {what}{"" if count == 1 else "s"}'

@@ -8,10 +8,10 @@ import numpy as np
 
 from mmliir.datasets.catalog import CATALOG
 from mmliir.datasets.davis import read_names
-from mmliir.datasets.doctor.findings import Evaluable, Notebook, Progress, counted, evaluable_rows
+from mmliir.datasets.doctor.findings import Evaluable, Notebook, Progress, evaluable_rows
 from mmliir.datasets.doctor.images import check_frames, check_masks, folded, list_folder, list_names, pair_names
-from mmliir.datasets.keypoints import is_folder_name
 from mmliir.datasets.masks import LabelMap, read_label_map
+from mmliir.datasets.named import is_folder_name
 from mmliir.datasets.png import read_ids
 from mmliir.datasets.sources import holdout_names, youtube_vos_folders
 from mmliir.datasets.vip import VIP_VOID, read_categories, read_instance_classes, read_instances
@@ -19,6 +19,7 @@ from mmliir.datasets.vip import _find_annotations as find_vip_annotations
 from mmliir.datasets.vip import _find_root as find_vip_root
 from mmliir.datasets.vip import _read_names as read_vip_names
 from mmliir.datasets.youtube_vos import read_meta
+from mmliir.utils.words import number_of
 
 _RESOLUTION = '480p'
 _SEVERAL_IDS = 'several ids'
@@ -75,7 +76,7 @@ def check_davis(book: Notebook, folder: Path, year: int, full: bool, progress: P
     for benchmark, names in usable.items():
         num_frames = sum(states[name].num_frames for name in names)
         if names:
-            book.add('ok', f'{splits[benchmark]}: {counted(len(names), "whole sequence")}, {num_frames:,} frames')
+            book.add('ok', f'{splits[benchmark]}: {number_of(len(names), "whole sequence")}, {num_frames:,} frames')
         if splits[benchmark] == 'val' and len(names) == published[benchmark] and num_frames != _PUBLISHED_FRAMES[year]:
             text = f'val has {num_frames:,} frames, the published one {_PUBLISHED_FRAMES[year]:,}: not the same clips'
             book.add('problem', text)
@@ -110,7 +111,7 @@ def check_youtube_vos(
         num_listed[benchmark] = len(names)
         usable[benchmark] = _check_vos_split(book, folder, split, names, full, progress)
         if usable[benchmark]:
-            what = counted(len(usable[benchmark]), 'whole video')
+            what = number_of(len(usable[benchmark]), 'whole video')
             book.add('ok', f'{split}: {what}' + (' held out' if split == 'train' else ''))
     for part in ('train_all_frames', 'train'):
         parent = folder / part / 'JPEGImages'
@@ -190,7 +191,7 @@ def check_vip(book: Notebook, folder: Path, full: bool, progress: Progress) -> t
             progress((1 + len(usable)) * len(wanted) + number + 1 - len(wanted), 3 * len(wanted))
     if usable.get('vip'):
         num_frames = sum(states[name].num_frames for name in usable['vip'])
-        book.add('ok', f'val: {counted(len(usable["vip"]), "whole video")}, {num_frames:,} frames')
+        book.add('ok', f'val: {number_of(len(usable["vip"]), "whole video")}, {num_frames:,} frames')
     return evaluable_rows(usable, num_listed, published)
 
 

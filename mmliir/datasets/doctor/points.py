@@ -8,13 +8,14 @@ import numpy as np
 
 from mmliir.datasets.badja import PUBLISHED_ANIMALS, BadjaDataset, _is_extra, _read_rows
 from mmliir.datasets.catalog import CATALOG
-from mmliir.datasets.doctor.findings import Evaluable, Notebook, Progress, counted, evaluable_rows
+from mmliir.datasets.doctor.findings import Evaluable, Notebook, Progress, evaluable_rows
 from mmliir.datasets.doctor.images import check_frames, check_images, list_folder, list_names
 from mmliir.datasets.frames import read_image
 from mmliir.datasets.jhmdb import _FRAME_FOLDERS, _find_root, _read_lists, read_joint_positions
-from mmliir.datasets.keypoints import is_folder_name
 from mmliir.datasets.masks import read_label_map
+from mmliir.datasets.named import is_folder_name
 from mmliir.datasets.tapvid import TapVidDataset
+from mmliir.utils.words import number_of
 
 # Points of people lie a little outside the frame at times; these are in other units.
 _FARTHEST = 2.0
@@ -48,8 +49,8 @@ def check_tapvid(book: Notebook, folder: Path, name: str, full: bool, progress: 
         )
         book.add('note', text)
     if usable:
-        files = counted(len(dataset.paths), 'file')
-        book.add('ok', f'{counted(len(usable), "whole video")}, {frames:,} frames, in {files}')
+        files = number_of(len(dataset.paths), 'file')
+        book.add('ok', f'{number_of(len(usable), "whole video")}, {frames:,} frames, in {files}')
     return evaluable_rows(dict.fromkeys(published, usable), dict.fromkeys(published, count), published)
 
 
@@ -92,7 +93,7 @@ def check_jhmdb(book: Notebook, folder: Path, full: bool, progress: Progress) ->
             usable.append(name)
         progress(number + 1, len(listed))
     if usable:
-        book.add('ok', f'split 1: {counted(len(usable), "whole clip")} to test on')
+        book.add('ok', f'split 1: {number_of(len(usable), "whole clip")} to test on')
     return evaluable_rows({'jhmdb': usable}, {'jhmdb': len(listed)}, published)
 
 
@@ -148,7 +149,7 @@ def check_badja(book: Notebook, folder: Path, full: bool, progress: Progress) ->
             where[found] += 1
         progress(number + 1, len(usual))
     for found, count in where.items():
-        book.add('ok', f'frames of {counted(count, "animal")} found in {found}')
+        book.add('ok', f'frames of {number_of(count, "animal")} found in {found}')
     return evaluable_rows({'badja': usable}, {'badja': len(usual)}, published)
 
 

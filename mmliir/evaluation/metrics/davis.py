@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from mmliir.datasets.davis import PUBLISHED_SEQUENCES, check_truth_is_public, read_names, select_names
+from mmliir.datasets.davis import PUBLISHED_SEQUENCES, check_truth_is_public, read_names
+from mmliir.datasets.named import choose_sequences
 from mmliir.datasets.png import SINGLE_CHANNEL_MODES, decode_image, read_ids
 from mmliir.evaluation.functional import statistics
 from mmliir.evaluation.functional.region import object_measures
@@ -67,7 +68,7 @@ class DavisMetric:
         check_truth_is_public(split)
         names, list_path = read_names(self.data_root, year, split)
         self.num_sequences_in_split = len(names)
-        self.sequences = tuple(select_names(names, sequences, list_path))
+        self.sequences = tuple(choose_sequences(names, sequences, list_path))
         self.truth = {name: _truth_files(self.data_root, name) for name in self.sequences}
 
     version = METRIC_VERSION
