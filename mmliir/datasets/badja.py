@@ -108,8 +108,8 @@ class BadjaDataset(NamedSamples):
         files = {path.stem: path for path in sorted(folder.glob('*.json'))}
         if not files:
             raise FileNotFoundError(f'BADJA not found at {self.data_root}: no joint_annotations/*.json in it. {_DOC}')
-        self._rows = {name: _read_rows(path) for name, path in files.items()}
-        usual = [name for name, rows in self._rows.items() if not _is_extra(rows[0])]
+        self._rows = {name: read_badja_rows(path) for name, path in files.items()}
+        usual = [name for name, rows in self._rows.items() if not is_extra(rows[0])]
         self.num_sequences_in_split = len(usual)
         self.names = usual if sequences is None else choose_sequences(list(files), sequences, str(folder))
         if not self.names:
@@ -182,7 +182,7 @@ class BadjaDataset(NamedSamples):
         for named in (first.image, first.mask):
             for folder in self._candidates(named):
                 path = folder / named.name
-                if (_FULL in folder.parts or _is_extra(first)) and path.is_file():
+                if (_FULL in folder.parts or is_extra(first)) and path.is_file():
                     with Image.open(path) as image:
                         return image.height, image.width
         return ANNOTATION_SIZE
@@ -227,7 +227,7 @@ def scale_points(points: np.ndarray, size: tuple[int, int], new_size: tuple[int,
     return (np.asarray(points, np.float64) + 0.5) * scale - 0.5
 
 
-def _read_rows(path: Path) -> list[_Row]:
+def read_badja_rows(path: Path) -> list[_Row]:
     """Read a file of joints; every word in it is checked before it is used."""
     try:
         entries = json.loads(path.read_text(encoding='utf-8'))
@@ -276,7 +276,7 @@ def _clip(images: list[Path], rows: list[_Row], folder: Path, name: str) -> list
     by_number = {_number(path.stem): path for path in images}
     first, last = rows[0].number, rows[-1].number
     # The frames of extra videos are not numbered one by one.
-    needed = [row.number for row in rows] if _is_extra(rows[0]) else range(first, last + 1)
+    needed = [row.number for row in rows] if is_extra(rows[0]) else range(first, last + 1)
     missing = [number for number in needed if number not in by_number]
     if missing:
         raise ValueError(
@@ -302,6 +302,7 @@ def _check_sizes(name: str, rows: list[_Row], size: tuple[int, int], annotation_
         )
 
 
-def _is_extra(row: _Row) -> bool:
+def is_extra(row: _Row) -> bool:
+    """Whether the row's image is of the videos that come with BADJA, and not of DAVIS."""
     return row.image.parts[0] == 'extra_videos'
 

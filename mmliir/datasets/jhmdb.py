@@ -17,7 +17,8 @@ NUM_JOINTS = 15
 PUBLISHED_CLIPS = 268
 
 _DOC = 'See docs/datasets.md#jhmdb.'
-_FRAME_FOLDERS = ('Rename_Images', 'Frames')
+#: Where the frames of a clip lie, in the archive and as some repack it.
+FRAME_FOLDERS = ('Rename_Images', 'Frames')
 _LIST_FILES = ('val_list.txt', 'testlist_split1.txt', 'test.split.v2.txt')
 # A file of joints has some ten kB; what claims more is no such file, and is not unpacked.
 _MOST_FRAMES = 100_000
@@ -78,11 +79,11 @@ class JhmdbDataset(NamedSamples):
             raise ValueError(f'JHMDB split: expected 1, 2 or 3, came {split!r}.')
         self.data_root = Path(data_root)
         self.split = split
-        root = _find_root(self.data_root)
-        listed, self.list_path = _read_lists(root, split)
+        root = find_jhmdb_root(self.data_root)
+        listed, self.list_path = read_jhmdb_lists(root, split)
         self.num_sequences_in_split = len(listed)
         self.names = choose_sequences(list(listed), sequences, str(self.list_path))
-        frames = next((root / name for name in _FRAME_FOLDERS if (root / name).is_dir()), root / _FRAME_FOLDERS[0])
+        frames = next((root / name for name in FRAME_FOLDERS if (root / name).is_dir()), root / FRAME_FOLDERS[0])
         self._clips = {
             name: _Clip(
                 frames.joinpath(*listed[name]), root.joinpath('joint_positions', *listed[name], 'joint_positions.mat')
@@ -191,7 +192,12 @@ def _check_kind(shape: tuple[int, ...], kind: str) -> None:
         raise ValueError(f'pos_img is {kind} of the shape {shape}, expected numbers of the shape (2, {NUM_JOINTS}, T)')
 
 
-def _find_root(data_root: Path) -> Path:
+def find_jhmdb_root(data_root: Path) -> Path:
+    """Return the folder that holds joint_positions: `data_root` itself, or JHMDB in it.
+
+    Raises:
+        FileNotFoundError: Neither.
+    """
     for root in (data_root, data_root / 'JHMDB'):
         if (root / 'joint_positions').is_dir():
             return root
@@ -200,7 +206,7 @@ def _find_root(data_root: Path) -> Path:
     )
 
 
-def _read_lists(root: Path, split: int) -> tuple[dict[str, tuple[str, str]], Path]:
+def read_jhmdb_lists(root: Path, split: int) -> tuple[dict[str, tuple[str, str]], Path]:
     """Return name -> (class, clip) in the order of the lists, and where they are."""
     lists = sorted((root / 'splits').glob(f'*_test_split{split}.txt'))
     pairs = [root / folder / name for folder in ('', 'splits') for name in _LIST_FILES] if split == 1 else []

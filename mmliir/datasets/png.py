@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 try:  # where it has a wheel: inflating is most of the time of scoring masks, and this does it in a third
     from isal import isal_zlib as _inflate
@@ -69,6 +69,8 @@ def png_size(data: bytes) -> tuple[int, int] | None:
 def _decode_by_pillow(data: bytes, path: str | os.PathLike, size: tuple[int, int] | None) -> np.ndarray:
     try:
         image = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        raise ValueError(f'{path} is not a readable image (its format is unknown). Write it again.') from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f'{path} is not a readable image ({error}). Write it again.') from error
     with image:

@@ -97,10 +97,10 @@ class VipDataset(NamedSamples):
         self.data_root = Path(data_root)
         self.split, self.annotation = split, annotation
         self.kind = 'masks' if annotation == 'semantic' else 'instances'
-        self._root = _find_root(self.data_root)
-        self._annotations = _find_annotations(self._root, _FOLDERS[annotation])
+        self._root = find_vip_root(self.data_root)
+        self._annotations = find_vip_annotations(self._root, _FOLDERS[annotation])
         self.list_path = self._root / 'lists' / f'{split}_videos.txt'
-        listed = _read_names(self.list_path)
+        listed = read_vip_names(self.list_path)
         self.num_listed = len(listed)
         self.names = choose_sequences(listed, sequences, self.list_path)
         self._check_folders()
@@ -249,7 +249,12 @@ def class_map(ids: np.ndarray, classes: Mapping[int, int]) -> np.ndarray:
     return class_of[ids]
 
 
-def _find_root(data_root: Path) -> Path:
+def find_vip_root(data_root: Path) -> Path:
+    """Return the folder that holds Images, Annotations and lists: `data_root` itself, or VIP_Fine in it.
+
+    Raises:
+        FileNotFoundError: Neither.
+    """
     for root in (data_root, data_root / 'VIP_Fine'):
         if (root / 'lists').is_dir() or (root / 'Images').is_dir():
             return root
@@ -258,7 +263,12 @@ def _find_root(data_root: Path) -> Path:
     )
 
 
-def _find_annotations(root: Path, folder: str) -> Path:
+def find_vip_annotations(root: Path, folder: str) -> Path:
+    """Return the folder of annotations of one kind: below Annotations, or beside it.
+
+    Raises:
+        FileNotFoundError: Neither is there.
+    """
     candidates = [root / 'Annotations' / folder, root / folder]
     found = next((candidate for candidate in candidates if candidate.is_dir()), None)
     if found is None:
@@ -266,8 +276,13 @@ def _find_annotations(root: Path, folder: str) -> Path:
     return found
 
 
-def _read_names(path: Path) -> list[str]:
-    """Return the videos of a list, each once and in order; a line is a name, or a path that ends in it."""
+def read_vip_names(path: Path) -> list[str]:
+    """Return the videos of a list, each once and in order; a line is a name, or a path that ends in it.
+
+    Raises:
+        FileNotFoundError: No such list.
+        ValueError: It is empty, or a line leads elsewhere.
+    """
     if not path.is_file():
         raise FileNotFoundError(f'list of videos not found: {path}, one name a line. {_DOC}')
     names = []

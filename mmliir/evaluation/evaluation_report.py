@@ -12,6 +12,7 @@ the pictures show the predictions alone.
 import functools
 import math
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -372,7 +373,7 @@ def _overview(runs: Sequence[EvaluatedRun]) -> ScoreTable:
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
-class _View:
+class _View(ABC):
     """Frames, predictions and truth of a run, drawn; `side` is the truth where there is one."""
 
     def __init__(self, dataset: Any, pred_dir: Path) -> None:
@@ -385,9 +386,9 @@ class _View:
             return None
         return kinds[run.dataset.kind](run.dataset, Path(run.pred_dir))
 
+    @abstractmethod
     def open(self, name: str) -> '_Drawer':
         """Raises ValueError or OSError where the sequence cannot be read."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

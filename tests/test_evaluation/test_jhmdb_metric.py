@@ -144,7 +144,7 @@ def test_progress_and_jobs_change_no_number(official):
 def test_clips_cut_to_their_annotation_are_counted(replica):
     root, _, _ = replica
     notes = ' '.join(JhmdbMetric(root / 'data').evaluate(root / 'pred').notes)
-    assert '1 clips are longer than their annotation' in notes and 'shorter than' not in notes
+    assert 'Longer than annotated: 1 clip, cut' in notes and 'Shorter than' not in notes
 
 
 def test_predictions_that_do_not_fit_are_refused(replica):

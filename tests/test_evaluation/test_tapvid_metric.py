@@ -322,7 +322,7 @@ def test_the_mean_is_over_videos_and_leaves_out_those_that_say_nothing(tmp_path)
     result = metric.evaluate(pred)
     assert math.isnan(result.sequences[1].metrics['pts_within']) and result.metrics['pts_within'] == 1
     assert result.sequences[1].metrics['occlusion_accuracy'] == result.metrics['occlusion_accuracy'] == 1
-    assert any('1 videos have no visible point after their queries' in note for note in result.notes)
+    assert any('1 video without a visible point after the queries' in note for note in result.notes)
 
 
 def test_the_result_says_what_was_scored(davis):
@@ -330,7 +330,7 @@ def test_the_result_says_what_was_scored(davis):
     result = metric.evaluate(pred)
     assert (result.benchmark, result.split, result.metric_version) == ('tapvid_davis', 'first', 'tapvid-1')
     assert (result.num_sequences_in_split, result.num_published) == (3, 30)
-    assert '3 videos; published scores on tapvid_davis are means over 30: not comparable.' in result.notes
+    assert '3 videos; published scores on tapvid_davis are over 30: not comparable.' in result.notes
     assert '3 of 30 tracks are visible in no frame that gives a query; left out.' in result.notes
     row = result.sequences[0]
     assert len(row.frames) == len(row.curves['pts_within']) == 8 and math.isnan(row.curves['pts_within'][0])

@@ -14,10 +14,15 @@ from mmliir.datasets.masks import LabelMap, read_label_map
 from mmliir.datasets.named import is_folder_name
 from mmliir.datasets.png import read_ids
 from mmliir.datasets.sources import holdout_names, youtube_vos_folders
-from mmliir.datasets.vip import VIP_VOID, read_categories, read_instance_classes, read_instances
-from mmliir.datasets.vip import _find_annotations as find_vip_annotations
-from mmliir.datasets.vip import _find_root as find_vip_root
-from mmliir.datasets.vip import _read_names as read_vip_names
+from mmliir.datasets.vip import (
+    VIP_VOID,
+    find_vip_annotations,
+    find_vip_root,
+    read_categories,
+    read_instance_classes,
+    read_instances,
+    read_vip_names,
+)
 from mmliir.datasets.youtube_vos import read_meta
 from mmliir.utils.words import number_of
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mmliir.datasets.badja import PUBLISHED_ANIMALS, BadjaDataset, _is_extra, _read_rows
+from mmliir.datasets.badja import PUBLISHED_ANIMALS, BadjaDataset, is_extra, read_badja_rows
 from mmliir.datasets.catalog import CATALOG
 from mmliir.datasets.doctor.findings import Evaluable, Notebook, Progress, evaluable_rows
 from mmliir.datasets.doctor.images import check_frames, check_images, list_folder, list_names
 from mmliir.datasets.frames import read_image
-from mmliir.datasets.jhmdb import _FRAME_FOLDERS, _find_root, _read_lists, read_joint_positions
+from mmliir.datasets.jhmdb import FRAME_FOLDERS, find_jhmdb_root, read_jhmdb_lists, read_joint_positions
 from mmliir.datasets.masks import read_label_map
 from mmliir.datasets.named import is_folder_name
 from mmliir.datasets.tapvid import TapVidDataset
@@ -75,14 +75,14 @@ def check_jhmdb(book: Notebook, folder: Path, full: bool, progress: Progress) ->
     """Look at JHMDB, split 1: lists, frames, joints, and whether they are of one length."""
     published = CATALOG['jhmdb'].benchmarks
     try:
-        root = _find_root(folder)
-        listed, _ = _read_lists(root, 1)
+        root = find_jhmdb_root(folder)
+        listed, _ = read_jhmdb_lists(root, 1)
     except (OSError, ValueError) as error:
         book.add('problem', str(error))
         return evaluable_rows({}, {}, published)
-    images = next((root / name for name in _FRAME_FOLDERS if (root / name).is_dir()), None)
+    images = next((root / name for name in FRAME_FOLDERS if (root / name).is_dir()), None)
     if images is None:
-        book.add('problem', f'no folder of frames: looked for {" and ".join(_FRAME_FOLDERS)} in {book.shown(root)}')
+        book.add('problem', f'no folder of frames: looked for {" and ".join(FRAME_FOLDERS)} in {book.shown(root)}')
         return evaluable_rows({}, {'jhmdb': len(listed)}, published)
     for parent in (images, root / 'joint_positions'):
         list_names(book, parent)
@@ -126,12 +126,12 @@ def check_badja(book: Notebook, folder: Path, full: bool, progress: Progress) ->
     usual, extra, broken = [], [], False
     for path in files:
         try:
-            rows = _read_rows(path)
+            rows = read_badja_rows(path)
         except (OSError, ValueError) as error:
             book.add('problem', f'{error} Nothing of BADJA can be evaluated while this file is here.')
             broken = True
             continue
-        (extra if _is_extra(rows[0]) else usual).append(path.stem)
+        (extra if is_extra(rows[0]) else usual).append(path.stem)
     if extra:
         text = (
             'files of joints for extra_videos, which published scores leave out and `mmliir` uses only when they are '

@@ -33,18 +33,8 @@ from mmliir.datasets.badja import PUBLISHED_ANIMALS, BadjaDataset, BadjaTruth, b
 from mmliir.evaluation.functional.pck import area_scales, correct_points, point_distances
 from mmliir.registry import METRICS
 
-from .keypoints import (
-    Progress,
-    as_ratio,
-    check_alphas,
-    missing_tracks,
-    read_predictions,
-    refuse_missing,
-    score_each,
-    sequence_result,
-    share,
-)
-from .results import BenchmarkResult, Ratio, SequenceResult, combine
+from .keypoints import KeypointMetric, as_ratio, check_alphas, read_predictions, sequence_result, share
+from .results import Ratio, SequenceResult, coverage_notes
 
 # Changes when the same files could give another number.
 METRIC_VERSION = 'badja-1'
@@ -110,7 +100,7 @@ class _Measured:
 
 
 @METRICS.register_module()
-class BadjaMetric:
+class BadjaMetric(KeypointMetric):
     """Scores tracks of an animal's joints against the truth of BADJA.
 
     Metrics: `pck@<alpha>` by the chosen evaluation; `pck@0.2_given`, the same without the joints that nobody could be
@@ -151,37 +141,7 @@ class BadjaMetric:
         self.num_sequences_in_split = self.dataset.num_sequences_in_split
         self._masks = {name: self.dataset.mask_paths(name) for name in self.sequences}
 
-    def missing(self, pred_dir: str | Path) -> dict[str, str]:
-        """Sequence -> why its predictions cannot be scored, for those that have none."""
-        return missing_tracks(pred_dir, self.sequences)
-
-    def evaluate(self, pred_dir: str | Path, jobs: int = 1, progress: Progress | None = None) -> BenchmarkResult:
-        """Score one folder of predictions.
-
-        Args:
-            pred_dir: Folder with `<sequence>/tracks.npz`, as `PointWriter` writes them.
-            jobs: Threads; they do not change any number.
-            progress: Called with (sequences done, sequences in all).
-
-        Raises:
-            FileNotFoundError: A sequence has no predictions.
-            ValueError: Its predictions are of other points or frames, or no predictions; a mask is no image.
-        """
-        refuse_missing(pred_dir, self.sequences)
-        scored = score_each(self.sequences, lambda name: self._score(Path(pred_dir), name), jobs, progress)
-        results = tuple(result for result, _ in scored)
-        return BenchmarkResult(
-            benchmark=self.benchmark,
-            split=self.split,
-            metric_version=METRIC_VERSION,
-            metrics={metric: combine(results, metric) for metric in results[0].ratios},
-            sequences=results,
-            num_sequences_in_split=self.num_sequences_in_split,
-            num_published=self.num_published,
-            notes=self._notes([facts for _, facts in scored]),
-        )
-
-    def _score(self, pred_dir: Path, name: str) -> tuple[SequenceResult, Mapping[str, object]]:
+    def score_sequence(self, pred_dir: Path, name: str) -> tuple[SequenceResult, Mapping[str, object]]:
         truth = self.dataset.truth(name)
         tracks = read_predictions(pred_dir, name, badja_queries(truth), truth.num_frames)
         prediction = tracks[:, truth.frames].transpose(1, 0, 2)
@@ -205,7 +165,7 @@ class BadjaMetric:
         }
         return sequence_result(name, ratios, frames, curves), facts
 
-    def _notes(self, facts: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
+    def list_notes(self, facts: Sequence[Mapping[str, object]]) -> list[str]:
         total = {key: sum(row[key] for row in facts) for key in ('evaluations', 'not given', 'lost')}
         sizes = sorted({f'{width}x{height}' for height, width in (row['size'] for row in facts)})
         first = 'left out' if _EVALUATORS[self.evaluator].first else 'scored (it is given)'
@@ -214,12 +174,12 @@ class BadjaMetric:
         ]
         folders = sorted({'/'.join(paths[0].parts[-5:-2]) for paths in self._masks.values()})
         notes.append(f'Thresholds are of the masks in {", ".join(folders)}.')
+        notes += coverage_notes(
+            len(self.sequences), self.num_sequences_in_split, self.num_published, 'BADJA', 'video', 'files of joints'
+        )
         extra = [name for name in self.sequences if name not in PUBLISHED_ANIMALS]
-        if extra or len(self.sequences) != self.num_published:
-            beside = f', {", ".join(extra)} not among them' if extra else ''
-            notes.append(
-                f'{len(self.sequences)} videos; published scores are over {self.num_published}{beside}: not comparable.'
-            )
+        if extra:
+            notes.append(f'Published scores are not over {", ".join(extra)}: not comparable.')
         if total['not given']:
             notes.append(
                 f'{total["not given"]} of {total["evaluations"]} evaluations are of joints that are not visible in the '
@@ -230,7 +190,7 @@ class BadjaMetric:
         mixed = [name for name, row in zip(self.sequences, facts) if row['red only']]
         if mixed:
             notes.append(f"'pips' measures a part of the object in {', '.join(mixed)}: ids whose colour has some red.")
-        return tuple(notes)
+        return notes
 
 
 def _measure(evaluator: str, prediction: np.ndarray, truth: BadjaTruth, areas: _Areas) -> _Measured:

@@ -26,7 +26,7 @@ from mmliir.registry import METRICS
 
 from .davis_official import official_class, run_official
 from .parallel import Progress, counted, in_order
-from .results import BenchmarkResult
+from .results import BenchmarkResult, coverage_notes, unasked_notes
 from .scores import ObjectScores, Scores, SequenceScores, Statistics, mean_over, to_result
 
 # Changes when the same files could give another number.
@@ -259,19 +259,11 @@ class DavisMetric:
 
     def _split_notes(self, pred_dir: Path) -> Iterator[str]:
         count, published = len(self.sequences), PUBLISHED_SEQUENCES.get((self.year, self.split))
-        if count != self.num_sequences_in_split:
-            yield f'{count} of the {self.num_sequences_in_split} sequences of the list {self.split} scored.'
-        if published is not None and count != published:
-            yield (
-                f'{count} sequences; published scores on DAVIS-{self.year} {self.split} are means over '
-                f'{published}: '
-                'not comparable.'
-            )
-        other = sorted(
-            path.name for path in pred_dir.iterdir() if path.is_dir() and path.name not in self.truth
+        benchmark = f'DAVIS-{self.year} {self.split}'
+        yield from coverage_notes(
+            count, self.num_sequences_in_split, published, benchmark, where=f'list {self.split}'
         )
-        if other:
-            yield f'{len(other)} prediction folders were not asked for and not scored: {_some(other)}.'
+        yield from unasked_notes(pred_dir, self.truth)
 
     def _sequence_notes(self, name: str, late_ids: list[int]) -> list[str]:
         notes = []

@@ -25,19 +25,10 @@ import numpy as np
 from mmliir.datasets.jhmdb import PUBLISHED_CLIPS, JhmdbDataset, JhmdbTruth
 from mmliir.evaluation.functional.pck import box_scales, correct_points, pck_counts, point_distances
 from mmliir.registry import METRICS
+from mmliir.utils.words import number_of
 
-from .keypoints import (
-    Progress,
-    as_ratio,
-    check_alphas,
-    missing_tracks,
-    read_predictions,
-    refuse_missing,
-    score_each,
-    sequence_result,
-    share,
-)
-from .results import BenchmarkResult, Ratio, SequenceResult, combine
+from .keypoints import KeypointMetric, as_ratio, check_alphas, read_predictions, sequence_result, share
+from .results import Ratio, SequenceResult, coverage_notes
 
 # Changes when the same files could give another number.
 METRIC_VERSION = 'jhmdb-1'
@@ -94,7 +85,7 @@ class _Measured:
 
 
 @METRICS.register_module()
-class JhmdbMetric:
+class JhmdbMetric(KeypointMetric):
     """Scores tracks of the 15 joints against the truth of JHMDB.
 
     Metrics: `pck@<alpha>` by the chosen evaluation, and `pck@0.1_<other>`, `pck@0.2_<other>` by the other two, because
@@ -133,37 +124,7 @@ class JhmdbMetric:
         self.num_sequences_in_split = self.dataset.num_sequences_in_split
         self.num_published = PUBLISHED_CLIPS if split == 1 else None
 
-    def missing(self, pred_dir: str | Path) -> dict[str, str]:
-        """Sequence -> why its predictions cannot be scored, for those that have none."""
-        return missing_tracks(pred_dir, self.sequences)
-
-    def evaluate(self, pred_dir: str | Path, jobs: int = 1, progress: Progress | None = None) -> BenchmarkResult:
-        """Score one folder of predictions.
-
-        Args:
-            pred_dir: Folder with `<sequence>/tracks.npz`, as `PointWriter` writes them.
-            jobs: Threads; they do not change any number.
-            progress: Called with (sequences done, sequences in all).
-
-        Raises:
-            FileNotFoundError: A sequence has no predictions.
-            ValueError: Its predictions are of other points or frames, or no predictions.
-        """
-        refuse_missing(pred_dir, self.sequences)
-        scored = score_each(self.sequences, lambda name: self._score(Path(pred_dir), name), jobs, progress)
-        results = tuple(result for result, _ in scored)
-        return BenchmarkResult(
-            benchmark=self.benchmark,
-            split=self.split,
-            metric_version=METRIC_VERSION,
-            metrics={metric: combine(results, metric) for metric in results[0].ratios},
-            sequences=results,
-            num_sequences_in_split=self.num_sequences_in_split,
-            num_published=self.num_published,
-            notes=self._notes([facts for _, facts in scored]),
-        )
-
-    def _score(self, pred_dir: Path, name: str) -> tuple[SequenceResult, Mapping[str, int]]:
+    def score_sequence(self, pred_dir: Path, name: str) -> tuple[SequenceResult, Mapping[str, int]]:
         sample, truth = self.dataset.sample(name), self.dataset.truth(name)
         tracks = read_predictions(pred_dir, name, sample.queries, len(truth.joints))
         prediction = tracks.transpose(1, 0, 2)
@@ -183,17 +144,13 @@ class JhmdbMetric:
         }
         return sequence_result(name, ratios, frames, curves), facts
 
-    def _notes(self, facts: Sequence[Mapping[str, int]]) -> tuple[str, ...]:
+    def list_notes(self, facts: Sequence[Mapping[str, int]]) -> list[str]:
         total = {key: sum(row[key] for row in facts) for key in facts[0]}
         first = 'left out' if _EVALUATORS[self.evaluator].first_frame else 'scored (it is given)'
         notes = [f"Evaluation of '{self.evaluator}': the first frame is {first}."]
-        if len(self.sequences) != self.num_sequences_in_split:
-            notes.append(f'{len(self.sequences)} of the {self.num_sequences_in_split} clips of the list scored.')
-        if self.num_published is not None and len(self.sequences) != self.num_published:
-            notes.append(
-                f'{len(self.sequences)} clips; published scores on split 1 are over {self.num_published}: not '
-                'comparable.'
-            )
+        notes += coverage_notes(
+            len(self.sequences), self.num_sequences_in_split, self.num_published, 'split 1', 'clip'
+        )
         if total['left out']:
             why = 'their joint is outside the image in the first frame'
             if self.evaluator != 'tapnet':
@@ -203,8 +160,9 @@ class JhmdbMetric:
             notes.append(f'{total["lost"]} predictions are NaN: they count as wrong.')
         for key in ('longer', 'shorter'):
             if total[key]:
-                notes.append(f'{total[key]} clips are {key} than their annotation: cut to the shorter of the two.')
-        return tuple(notes)
+                clips = number_of(total[key], 'clip')
+                notes.append(f'{key.capitalize()} than annotated: {clips}, cut to the shorter of the two.')
+        return notes
 
 
 def _measure(rule: _Evaluator, prediction: np.ndarray, truth: JhmdbTruth) -> _Measured:

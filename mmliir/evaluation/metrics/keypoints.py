@@ -1,6 +1,7 @@
 """What the metrics of annotated joints share: reading tracks, the loop over sequences, results from counts."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,13 +11,68 @@ import numpy as np
 
 from mmliir.evaluation.writers import TRACKS_NAME, read_tracks
 
-from .results import Ratio, SequenceResult, combine
+from .parallel import Progress
+from .results import BenchmarkResult, Ratio, SequenceResult, combine
 
-Progress = Callable[[int, int], None]
 Scored = TypeVar('Scored')
 
 # Queries are written and read as float64; what differs by more was asked elsewhere.
 _SAME_PLACE = 1e-3
+
+
+class KeypointMetric(ABC):
+    """PCK of annotated joints; a subclass says how one sequence is scored, and sets the attributes.
+
+    Attributes:
+        benchmark, split, version: What is scored, by which formulas.
+        sequences: Names, in the order in which they are scored.
+        num_sequences_in_split, num_published: As in `BenchmarkResult`.
+    """
+
+    benchmark: str
+    split: str
+    version: str
+    sequences: tuple[str, ...]
+    num_sequences_in_split: int
+    num_published: int | None
+
+    def missing(self, pred_dir: str | Path) -> dict[str, str]:
+        """Sequence -> why its predictions cannot be scored, for those that have none."""
+        return missing_tracks(pred_dir, self.sequences)
+
+    def evaluate(self, pred_dir: str | Path, jobs: int = 1, progress: Progress | None = None) -> BenchmarkResult:
+        """Score one folder of predictions.
+
+        Args:
+            pred_dir: Folder with `<sequence>/tracks.npz`, as `PointWriter` writes them.
+            jobs: Threads; they do not change any number.
+            progress: Called with (sequences done, sequences in all).
+
+        Raises:
+            FileNotFoundError: A sequence has no predictions.
+            ValueError: Its predictions are of other points or frames, or no predictions; a file of truth is damaged.
+        """
+        refuse_missing(pred_dir, self.sequences)
+        scored = score_each(self.sequences, lambda name: self.score_sequence(Path(pred_dir), name), jobs, progress)
+        results = tuple(result for result, _ in scored)
+        return BenchmarkResult(
+            benchmark=self.benchmark,
+            split=self.split,
+            metric_version=self.version,
+            metrics={metric: combine(results, metric) for metric in results[0].ratios},
+            sequences=results,
+            num_sequences_in_split=self.num_sequences_in_split,
+            num_published=self.num_published,
+            notes=tuple(self.list_notes([facts for _, facts in scored])),
+        )
+
+    @abstractmethod
+    def score_sequence(self, pred_dir: Path, name: str) -> tuple[SequenceResult, Mapping[str, object]]:
+        """Return the result of one sequence, and the facts about it that `list_notes` needs."""
+
+    @abstractmethod
+    def list_notes(self, facts: Sequence[Mapping[str, object]]) -> list[str]:
+        """Return what a reader of the numbers must know, from the facts of every sequence."""
 
 
 def read_predictions(pred_dir: Path, name: str, queries: np.ndarray, num_frames: int) -> np.ndarray:
@@ -61,8 +117,8 @@ def missing_tracks(pred_dir: str | Path, names: Iterable[str]) -> dict[str, str]
     return {name: f'no {path.name}' for name, path in paths.items() if not path.is_file()}
 
 
-def refuse_missing(pred_dir: str | Path, names: Sequence[str]) -> None:
-    """Stop before anything is scored when a sequence has no tracks.
+def refuse_missing(pred_dir: str | Path, names: Sequence[str], what: str = 'sequences') -> None:
+    """Stop before anything is scored when a sequence has no tracks; `what` the names are of, for the message.
 
     Raises:
         FileNotFoundError: Names the folder, or the first such sequence and how many there are.
@@ -73,7 +129,7 @@ def refuse_missing(pred_dir: str | Path, names: Sequence[str]) -> None:
     if missing:
         raise FileNotFoundError(
             f'{Path(pred_dir) / next(iter(missing)) / TRACKS_NAME} not found: {len(missing)} of the {len(names)} '
-            f'sequences have no predictions ({", ".join(list(missing)[:5])}{", ..." if len(missing) > 5 else ""}). '
+            f'{what} have no predictions ({", ".join(list(missing)[:5])}{", ..." if len(missing) > 5 else ""}). '
             'Predict them too, or name the sequences to score.'
         )
 
@@ -85,15 +141,14 @@ def score_each(
     if jobs < 1:
         raise ValueError(f'jobs must be at least 1, got {jobs}.')
     results = []
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            for result in pool.map(score, names):
-                results.append(result)
-                if progress is not None:
-                    progress(len(results), len(names))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        for result in pool.map(score, names):
+            results.append(result)
+            if progress is not None:
+                progress(len(results), len(names))
+    finally:
+        pool.shutdown(cancel_futures=True)
     return results
 
 

@@ -18,11 +18,15 @@ Every metric class has the form
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mmliir.utils.words import number_of
+
+_MOST_NAMES = 5
 #: (numerators, denominators), one of each a group: see `SequenceResult.ratios`.
 Ratio = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -137,6 +141,41 @@ def combine(sequences: Sequence[SequenceResult], metric: str) -> float:
     denominators = np.sum([sequence.ratios[metric][1] for sequence in sequences], axis=0, dtype=np.float64)
     known = denominators > 0
     return float(np.mean(numerators[known] / denominators[known])) if known.any() else math.nan
+
+
+def coverage_notes(
+    count: int, num_listed: int, num_published: int | None, benchmark: str, what: str = 'sequence', where: str = 'list'
+) -> list[str]:
+    """What a reader must know where not all that is listed, or not what published scores are over, was scored.
+
+    Args:
+        count: Sequences that are scored.
+        num_listed: That the list at hand names.
+        num_published: That published scores are over; None where that is not known.
+        benchmark: And split, as a reader knows them: 'VIP val'.
+        what: One of them: 'sequence', 'video', 'clip'.
+        where: What names them: 'list val', 'files'.
+    """
+    notes = []
+    if count != num_listed:
+        notes.append(f'{count} of the {number_of(num_listed, what)} in the {where} scored.')
+    if num_published is not None and count != num_published:
+        notes.append(
+            f'{number_of(count, what)}; published scores on {benchmark} are over {num_published}: not comparable.'
+        )
+    return notes
+
+
+def unasked_notes(pred_dir: Path, asked: Collection[str]) -> list[str]:
+    """Name the folders of predictions that are of no sequence that is scored; hidden ones are unfinished work."""
+    folders = sorted(path.name for path in pred_dir.iterdir() if path.is_dir() and not path.name.startswith('.'))
+    other = [name for name in folders if name not in asked]
+    if not other:
+        return []
+    more = ', ...' if len(other) > _MOST_NAMES else ''
+    were = 'was' if len(other) == 1 else 'were'
+    shown = ', '.join(other[:_MOST_NAMES])
+    return [f'{number_of(len(other), "folder")} of predictions {were} not asked for and not scored: {shown}{more}.']
 
 
 def _number(value: float) -> float | None:

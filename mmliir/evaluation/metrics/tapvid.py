@@ -5,7 +5,7 @@ value is the mean over its videos.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,11 @@ from mmliir.datasets.tapvid import QueryMode, Subset, TapVidDataset, TapVidTruth
 from mmliir.evaluation.functional.tapvid import SIDE, Aggregate, pts_within_over_time, tapvid_counts, tapvid_scores
 from mmliir.evaluation.writers import TRACKS_NAME, read_tracks
 from mmliir.registry import METRICS
+from mmliir.utils.words import number_of
 
-from .results import BenchmarkResult, SequenceResult, combine
+from .keypoints import missing_tracks, refuse_missing
+from .parallel import Progress
+from .results import BenchmarkResult, SequenceResult, combine, coverage_notes
 
 # Changes when the same files could give another number.
 METRIC_VERSION = 'tapvid-1'
@@ -23,8 +26,6 @@ METRIC_VERSION = 'tapvid-1'
 PUBLISHED_VIDEOS = {'davis': 30, 'kinetics': 1189, 'rgb_stacking': 50, 'robotap': 265}
 # Pixels that a stored query may differ from the truth's: less than any resizing or other choice of queries makes.
 _QUERY_TOLERANCE = 1e-3
-
-Progress = Callable[[int, int], None]
 
 
 @METRICS.register_module()
@@ -69,8 +70,7 @@ class TapVidMetric:
 
     def missing(self, pred_dir: str | Path) -> dict[str, str]:
         """Return video -> why it cannot be scored, of those without predictions."""
-        paths = {name: Path(pred_dir) / name / TRACKS_NAME for name in self.sequences}
-        return {name: f'no {path.name}' for name, path in paths.items() if not path.is_file()}
+        return missing_tracks(pred_dir, self.sequences)
 
     def evaluate(self, pred_dir: str | Path, jobs: int = 1, progress: Progress | None = None) -> BenchmarkResult:
         """Score one folder of predictions.
@@ -86,13 +86,7 @@ class TapVidMetric:
         """
         if jobs < 1:
             raise ValueError(f'jobs must be at least 1, got {jobs}.')
-        absent = self.missing(pred_dir)
-        if absent:
-            raise FileNotFoundError(
-                f'{Path(pred_dir) / next(iter(absent)) / TRACKS_NAME} not found: {len(absent)} of the '
-                f'{len(self.sequences)} videos of {self.benchmark} have no predictions. Predict them '
-                'too, or name the sequences to score.'
-            )
+        refuse_missing(pred_dir, self.sequences, f'videos of {self.benchmark}')
         rows, num_tracks, num_left_out = [], 0, 0
         for done, name in enumerate(self.sequences, start=1):
             truth = self.dataset.truth(name)
@@ -128,15 +122,9 @@ class TapVidMetric:
         return SequenceResult(name, scores, ratios, names, {'pts_within': tuple(curve.tolist())})
 
     def _notes(self, rows: list[SequenceResult], num_tracks: int, num_left_out: int) -> list[str]:
-        notes = []
-        count = len(self.sequences)
-        if count != self.num_sequences_in_split:
-            notes.append(f'{count} of the {self.num_sequences_in_split} videos in the files scored.')
-        if count != self.num_published:
-            notes.append(
-                f'{count} videos; published scores on {self.benchmark} are means over {self.num_published}: '
-                'not comparable.'
-            )
+        notes = coverage_notes(
+            len(self.sequences), self.num_sequences_in_split, self.num_published, self.benchmark, 'video', 'files'
+        )
         if self.aggregate != 'pooled':
             notes.append("Means over tracks inside a video (FGVC's rule): not comparable with the benchmark's table.")
         if num_left_out:
@@ -144,8 +132,8 @@ class TapVidMetric:
         unknown = [row.name for row in rows if math.isnan(row.metrics['pts_within'])]
         if unknown:
             notes.append(
-                f'{len(unknown)} videos have no visible point after their queries and count for nothing in pts_within: '
-                f'{", ".join(unknown[:5])}{", ..." if len(unknown) > 5 else ""}.'
+                f'{number_of(len(unknown), "video")} without a visible point after the queries, which count for nothing '
+                f'in pts_within: {", ".join(unknown[:5])}{", ..." if len(unknown) > 5 else ""}.'
             )
         return notes
 

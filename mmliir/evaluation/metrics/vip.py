@@ -31,7 +31,7 @@ from mmliir.evaluation.functional.semantic import (
 from mmliir.registry import METRICS
 
 from .parallel import Progress, counted, in_order
-from .results import BenchmarkResult, SequenceResult, combine
+from .results import BenchmarkResult, SequenceResult, combine, coverage_notes, unasked_notes
 
 #: Split -> videos that published scores are over.
 PUBLISHED_VIDEOS = {'val': 50}
@@ -96,23 +96,20 @@ class _VipMetric:
             return {name: [next(stream) for _ in self.truth[name]] for name in self.sequences}
 
     def _notes(self, pred_dir: Path) -> Iterator[str]:
-        count = len(self.sequences)
-        if count != self.num_sequences_in_split:
-            yield f'{count} of the {self.num_sequences_in_split} sequences of the list {self.split} scored.'
-        if self.num_published is not None and count != self.num_published:
-            yield (
-                f'{count} sequences; published scores on VIP {self.split} are over {self.num_published}: not '
-                'comparable.'
-            )
+        yield from coverage_notes(
+            len(self.sequences),
+            self.num_sequences_in_split,
+            self.num_published,
+            f'VIP {self.split}',
+            where=f'list {self.split}',
+        )
         for name in self.sequences:
             if self._num_images[name] > len(self.truth[name]):
                 yield (
                     f'{name}: {len(self.truth[name])} of {self._num_images[name]} frames are annotated and scored; '
                     'VIP_Fine has annotated frames alone, so this is not the published protocol.'
                 )
-        other = sorted(path.name for path in pred_dir.iterdir() if path.is_dir() and path.name not in self.truth)
-        if other:
-            yield f'{len(other)} prediction folders were not asked for and not scored: {", ".join(other[:5])}.'
+        yield from unasked_notes(pred_dir, self.truth)
 
 
 @METRICS.register_module()

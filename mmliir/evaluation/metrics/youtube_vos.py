@@ -23,7 +23,7 @@ from mmliir.evaluation.functional.region import object_measures
 from mmliir.registry import METRICS
 
 from .parallel import Progress, counted, in_order
-from .results import BenchmarkResult, Ratio, SequenceResult, combine
+from .results import BenchmarkResult, Ratio, SequenceResult, combine, coverage_notes
 
 METRIC_VERSION = 'youtube_vos-1'
 #: The four numbers, in the order of the groups of 'overall'.
@@ -166,8 +166,9 @@ class YouTubeVosMetric:
             f'{HOLDOUT}: training videos that were set aside, in place of the validation set, whose truth is not '
             'public; not comparable with published scores.'
         )
-        if len(self.sequences) != self.num_sequences_in_split:
-            yield f'{len(self.sequences)} of the {self.num_sequences_in_split} videos of {self.split} scored.'
+        yield from coverage_notes(
+            len(self.sequences), self.num_sequences_in_split, None, self.benchmark, 'video', f'list {self.split}'
+        )
         for kind in ('seen', 'unseen'):
             if math.isnan(metrics[f'j_{kind}']):
                 yield f'no object of an {kind} category: overall is the mean over the other two numbers.'

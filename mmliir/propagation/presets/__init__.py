@@ -3,6 +3,7 @@
 One module a family: what a family shares is written once. `docs/protocols.md` is generated from here.
 """
 
+import difflib
 from collections.abc import Mapping
 
 from mmliir.propagation.presets import crw, liir, mast, uvc, vfs, vit
@@ -37,5 +38,7 @@ def get_protocol(name: str) -> Protocol:
         ValueError: No protocol of this name; the message lists all names.
     """
     if name not in PRESETS:
-        raise ValueError(f'unknown protocol {name!r}; there are {", ".join(PRESETS)}')
+        close = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f'; did you mean {close[0]!r}?' if close else ''
+        raise ValueError(f'unknown protocol {name!r}; there are {", ".join(PRESETS)}{hint}')
     return PRESETS[name]

@@ -6,6 +6,7 @@ last column and row. A protocol that pads or resizes to multiples first (`InputS
 do here.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -14,7 +15,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 
-class AdapterBackbone(BaseModule):
+class AdapterBackbone(BaseModule, ABC):
     """A foreign network as a backbone: (B, 3, H, W) normalised -> (B, out_channels, ceil(H / s), ceil(W / s)).
 
     Subclasses set `model`, `stride`, `out_channels`, `title` and implement `compute`.
@@ -27,9 +28,9 @@ class AdapterBackbone(BaseModule):
     pretrained: bool = False
     title: str = ''
 
+    @abstractmethod
     def compute(self, images: Tensor) -> Tensor:
         """The features, before their shape is checked."""
-        raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised -> (B, out_channels, ceil(H / stride), ceil(W / stride)).
