@@ -19,7 +19,9 @@ def add_submit(subparsers: argparse._SubParsersAction) -> None:
         epilog='example: mmliir submit davis2017_test_dev --pred work_dirs/masks --data-root data/DAVIS --out t.zip',
     )
     parser.add_argument('benchmark', choices=sorted(_SPLITS), help='whose server')
-    parser.add_argument('--data-root', type=Path, required=True, metavar='DIR', help="the benchmark's data")
+    parser.add_argument(
+        '--data-root', type=Path, required=True, metavar='DIR', help="the benchmark's data, or a folder that holds it"
+    )
     parser.add_argument('--split', metavar='NAME', help='default: test-dev of DAVIS, valid of YouTube-VOS')
     parser.add_argument('--pred', type=Path, metavar='DIR', help='predictions, <sequence>/<frame>.png')
     parser.add_argument('--out', type=Path, metavar='FILE', help='the zip file to write')
@@ -33,14 +35,16 @@ def _run_submit(args: argparse.Namespace) -> int:
         raise ValueError('give --pred DIR and --out FILE to make an archive, or --check FILE alone')
     # Here, and not at the top: they bring PyTorch, which `--help` does not wait for.
     from mmliir.datasets import DavisDataset, YouTubeVosDataset
+    from mmliir.evaluation.benchmarks import find_data_of
     from mmliir.evaluation.submission import validate_submission, write_submission
 
     split = args.split or _SPLITS[args.benchmark]
+    data_root = find_data_of(args.benchmark, args.data_root)
     if args.benchmark == 'davis2017_test_dev':
-        dataset = DavisDataset(args.data_root, 2017, split)
+        dataset = DavisDataset(data_root, 2017, split)
     else:
         # What is stored are the sampled frames; whether all frames are at hand does not matter here.
-        dataset = YouTubeVosDataset(args.data_root, int(args.benchmark[-4:]), split, frames='sampled')
+        dataset = YouTubeVosDataset(data_root, int(args.benchmark[-4:]), split, frames='sampled')
     if dataset.num_published not in (None, len(dataset)):
         print(f'note: {len(dataset)} videos at hand, the server expects {dataset.num_published}', file=sys.stderr)
     if args.check is not None:

@@ -76,6 +76,15 @@ def find_benchmark(name: str) -> dict:
     return BENCHMARKS[name]
 
 
+def find_data_of(name: str, data_root: str | Path) -> Path:
+    """The folder of the data of a benchmark.
+
+    Raises:
+        ValueError, FileNotFoundError: As `find_benchmark` and `find_data`.
+    """
+    return find_data(Path(find_benchmark(name)['dataset']['data_root']).name, data_root)
+
+
 def open_benchmark(name: str, data_root: str | Path, sequences: Sequence[str] | None = None) -> Task:
     """Build a benchmark from a folder that holds its data, or a folder of such folders.
 
@@ -89,8 +98,7 @@ def open_benchmark(name: str, data_root: str | Path, sequences: Sequence[str] | 
         FileNotFoundError: The data are not there; names what was looked for.
     """
     task = find_benchmark(name)
-    data_name = Path(task['dataset']['data_root']).name
-    return build_task(task, find_data(data_name, data_root), sequences)
+    return build_task(task, find_data_of(name, data_root), sequences)
 
 
 def open_metric(
@@ -108,7 +116,7 @@ def open_metric(
     task = find_benchmark(name)
     if task['metric'] is None:
         raise ValueError(f'{name} cannot be scored here: its truth is not public')
-    changes = {'data_root': str(find_data(Path(task['metric']['data_root']).name, data_root))}
+    changes = {'data_root': str(find_data_of(name, data_root))}
     changes |= {} if sequences is None else {'sequences': list(sequences)}
     if split is not None:
         own = task['metric'].get('split')

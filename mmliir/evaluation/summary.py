@@ -27,6 +27,8 @@ FORMAT = 'mmliir-summary-1'
 # A spreadsheet takes a cell that starts so for a formula (OWASP, "CSV Injection"). The apostrophe is among them because
 # it is what protects: only so can `read_csv` take exactly one away.
 _PROTECTED = ('=', '+', '-', '@', '\t', '\r', "'")
+# Finished evaluations that an error names.
+_MOST_HINTS = 8
 _MAX_BYTES = 512 * 2**20
 
 
@@ -153,7 +155,11 @@ def read_summary(path: str | Path) -> Summary:
     path = Path(path)
     path = path / SUMMARY_NAME if path.is_dir() else path
     if not path.is_file():
-        raise FileNotFoundError(f'{path} not found: give the {SUMMARY_NAME} of a finished evaluation, or its folder')
+        below = sorted(str(found.parent) for found in path.parent.glob(f'*/**/{SUMMARY_NAME}'))
+        hint = f'. Below it are {", ".join(below[:_MOST_HINTS])}{", ..." if len(below) > _MOST_HINTS else ""}'
+        raise FileNotFoundError(
+            f'{path} not found: give the {SUMMARY_NAME} of a finished evaluation, or its folder{hint if below else ""}'
+        )
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f'{path} has {path.stat().st_size} bytes: no {SUMMARY_NAME} is that big')
     try:

@@ -145,7 +145,15 @@ def test_a_damaged_summary_is_named(tmp_path, keys, value):
 
 
 def test_a_summary_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match='finished evaluation'):
+    with pytest.raises(FileNotFoundError, match='finished evaluation, or its folder$'):
+        read_summary(tmp_path)
+
+
+def test_the_evaluations_below_a_folder_are_named(tmp_path):
+    for name in ('davis2016/crw', 'badja/crw'):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / 'summary.json').write_text('{}')
+    with pytest.raises(FileNotFoundError, match=f'Below it are {tmp_path}/badja/crw, {tmp_path}/davis2016/crw$'):
         read_summary(tmp_path)
 
 

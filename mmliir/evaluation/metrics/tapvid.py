@@ -132,7 +132,7 @@ class TapVidMetric:
         unknown = [row.name for row in rows if math.isnan(row.metrics['pts_within'])]
         if unknown:
             notes.append(
-                f'{number_of(len(unknown), "video")} without a visible point after the queries, which count for nothing '
+                f'{number_of(len(unknown), "video")} without a visible point after the queries, counting for nothing '
                 f'in pts_within: {", ".join(unknown[:5])}{", ..." if len(unknown) > 5 else ""}.'
             )
         return notes
