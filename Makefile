@@ -9,7 +9,7 @@ WORK_DIR ?= work_dirs/quickstart
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-features lint clean
+.PHONY: help install quickstart test test-features test-triton lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -26,6 +26,10 @@ test-features: $(STAMP) ## test the features of timm and transformers, in this e
 	$(PY) -m pip install --disable-pip-version-check -q -c requirements/constraints-$(ENGINE).txt -e '.[$(ENGINE),test,hf]'
 	$(PY) -m pip install --disable-pip-version-check -q --no-deps -c requirements/constraints-$(ENGINE).txt timm
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(shell nproc 2>/dev/null || echo 2) tests/test_features.py tests/test_models/test_adapters.py
+
+test-triton: $(STAMP) ## test the CUDA kernel in Triton's interpreter, in this environment; needs no GPU
+	$(PY) -m pip install --disable-pip-version-check -q --no-deps -c requirements/constraints-$(ENGINE).txt triton
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(shell nproc 2>/dev/null || echo 2) tests/test_ops/test_triton_attend.py $(PYTEST_ARGS)
 
 lint: $(STAMP) ## check the style
 	$(PY) -m ruff check .
