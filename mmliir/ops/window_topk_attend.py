@@ -184,10 +184,10 @@ def window_topk_attend(
         backend: 'native' is compiled code for float32 (and half precision) on a CPU, about ten times as fast, see
             `mmliir.ops.native`; 'triton' is a fused kernel for CUDA, see `mmliir.ops.triton_attend`; 'torch' runs
             everywhere; 'auto' takes the one for the device where it can serve. Results agree apart from rounding.
-            'native' cannot serve float64, other devices, displaced references, features that are not finite, a
-            `prior` together with `topk`, and a machine without a compiler. 'triton' cannot serve float64, other
-            devices, displaced references, features or values that are not finite, any `prior`, a `topk` above 64,
-            and a machine without Triton.
+            'native' cannot serve float64, other devices, features that are not finite, `topk` together with a `prior`
+            or displaced references, and a machine without a compiler. 'triton' cannot serve float64, other devices,
+            displaced references, features or values that are not finite, any `prior`, a `topk` above 64, and a
+            machine without Triton.
 
     Returns:
         (K, h, w), float64 for float64 features and float32 for all others: half-precision inputs are

@@ -10,7 +10,8 @@
 // cells that the displaced windows of a tile reach is compared like any other patch, then every lane mixes neighbouring
 // logits by the fractions of its own centre, in place: what was the logit of a cell is then that of a place of the
 // window. The read-out is the transpose: weights are spread from places to cells, in place, then read as those of a
-// patch. Lanes whose windows lie far apart are taken as tiles of their own where their boxes are smaller together.
+// patch. Where the windows of a tile lie so far apart that most of the box belongs to none, lanes are compared in groups
+// with a box each, and each lane's own window is copied to the same place of a patch that holds nothing else.
 //
 // Every number is computed in an order that depends on the query, the keys and the settings alone, never on the
 // band that a thread takes, so results are the same to the last bit for every number of threads.
@@ -36,6 +37,8 @@ constexpr int LANES = SIDE * SIDE;    // queries of a tile
 constexpr int MAX_COMPONENTS = 8;     // of a mixture
 constexpr int SPARE = 32;             // places for keys that tie with the k-th, beyond k
 constexpr int WHOLE_FRAME_KEYS = 512; // logits of one patch of a reference without a window
+// Displaced windows stay where they lie in the box of a tile while one fills at least this share of it.
+constexpr float ALIGNED_SHARE = 0.5f;
 // Accumulators of the dot product: what the vector registers of the machine hold beside the query.
 #if defined(__AVX512F__)
 constexpr int BLOCK = 24;
@@ -113,6 +116,7 @@ template <class T> class Buffer { // aligned to a cache line, not initialised
     Buffer& operator=(const Buffer&) = delete;
     T& operator[](size_t n) { return data_[n]; }
     T* at(size_t n) { return data_ + n; }
+    const T* at(size_t n) const { return data_ + n; }
 
   private:
     T* data_ = nullptr;
@@ -232,11 +236,16 @@ struct Centres {
     float fraction[2][LANES];
 };
 
-// The cells from which the displaced windows of some lanes are mixed.
+// The cells from which the displaced windows of some lanes are mixed, also outside the frame.
 struct Box {
     int first[2], size[2]; // x, y
 
     size_t area() const { return size_t(size[0]) * size[1]; }
+};
+
+struct Group {
+    uint16_t lanes;
+    Box box;
 };
 
 struct Kept {
@@ -370,11 +379,11 @@ class Band {
 
     // ------------------------------------------------------------------------------------------ displaced windows
 
+    // `sweep` over one displaced reference. How a tile is compared depends on its own windows alone.
     template <class Consume> void sweep_displaced(int reference, Consume consume) {
         radius_ = job_.radius[reference];
         const float* offsets = job_.offsets[reference];
         const float* value_offsets = job_.value_offsets[reference];
-        moves_ = value_offsets != offsets;
         const int sizes[2] = {job_.width, job_.height};
         for (int axis = 0; axis < 2; ++axis) {
             const int steps = sizes[axis] - 1;
@@ -388,26 +397,71 @@ class Band {
             first = std::min(first, box.first[1]), last = std::max(last, box.first[1] + box.size[1]);
         }
         first = std::max(first, 0), last = std::min(last, job_.height);
-        if (first < last) pack_keys(reference, first, last);
+        pack_keys(reference, first, std::max(first, last));
         // No row may escape the check because no window reaches it: that would depend on the band.
         for (int c = 0; c < job_.channels; ++c)
             check(job_.keys[reference] + c * cells_ + size_t(start_) * job_.width, (stop_ - start_) * job_.width);
         for (int tile = 0; tile < tiles_ && finite_; ++tile) {
             find_centres(offsets, tile, key_centres_);
-            if (moves_) find_centres(value_offsets, tile, value_centres_);
-            groups_.clear();
-            group(lanes_[tile]);
-            for (uint16_t lanes : groups_) {
-                const Box box = box_of(lanes, key_centres_);
+            find_centres(value_offsets, tile, value_centres_);
+            const Box box = box_of(lanes_[tile], key_centres_);
+            aligned_ = value_offsets != offsets || box.area() * ALIGNED_SHARE > 4 * reach(0) * reach(1);
+            Patch patch{reference, box.first[1], box.first[0], box.size[1], box.size[0], &places_,
+                        nullptr, lanes_[tile], true};
+            key_places_ = key_centres_, value_places_ = value_centres_;
+            if (aligned_) {
+                align(patch);
+                reserve(patch_size(patch));
+                if (lanes_[tile] != 0xffff) std::fill(logits_.at(0), logits_.at(patch_size(patch)), vf{});
+                for (const Group& group : groups_of(lanes_[tile], key_centres_)) {
+                    reserve_box(group.box.area());
+                    compare_box(tile, group.box, last, boxed_.at(0));
+                    for_windows(group, key_centres_, [&](size_t in_box, size_t in_window, int lane) {
+                        reinterpret_cast<float*>(logits_.at(in_window))[lane] =
+                            reinterpret_cast<float*>(boxed_.at(in_box))[lane];
+                    });
+                }
+            } else {
                 reserve(box.area());
-                Patch patch{reference, box.first[1], box.first[0], box.size[1] - 1 - 2 * spare_[1], box.size[0],
-                            &places_, logits_.at(0), lanes, true};
-                compare_box(tile, box, last);
-                mix(patch);
-                find_places(patch);
-                consume(tile, patch);
+                compare_box(tile, box, last, logits_.at(0));
             }
+            patch.logits = logits_.at(0);
+            patch.rows -= 1 + 2 * spare_[1];
+            mix(patch);
+            find_places(patch);
+            consume(tile, patch);
         }
+    }
+
+    // Each lane's window in the same place of the patch, and no more than that.
+    void align(Patch& patch) {
+        patch.top = patch.left = 0, patch.rows = 2 * reach(1), patch.columns = 2 * reach(0);
+        for (int axis = 0; axis < 2; ++axis)
+            for (int lane = 0; lane < LANES; ++lane)
+                key_places_.low[axis][lane] = value_places_.low[axis][lane] = radius_ + spare_[axis];
+    }
+
+    int reach(int axis) const { return radius_ + spare_[axis] + 1; }
+    static size_t patch_size(const Patch& patch) { return size_t(patch.rows) * patch.columns; }
+    void reserve_box(size_t logits) {
+        if (logits > boxed_size_) boxed_.resize(boxed_size_ = logits);
+    }
+
+    // Call each(key of the box, key of the lane's own window, lane) for all cells that the group's windows mix.
+    template <class Each> void for_windows(const Group& group, const Centres& centres, Each each) const {
+        const int rows = 2 * reach(1), columns = 2 * reach(0), stride = group.box.size[0];
+        int count = 0, lane[LANES];
+        size_t corner[LANES];
+        for (int own = 0; own < LANES; ++own) {
+            if (!(group.lanes >> own & 1)) continue;
+            const int y = centres.low[1][own] + 1 - reach(1) - group.box.first[1];
+            const int x = centres.low[0][own] + 1 - reach(0) - group.box.first[0];
+            corner[count] = size_t(y) * stride + x, lane[count++] = own;
+        }
+        for (int row = 0; row < rows; ++row)
+            for (int x = 0; x < columns; ++x)
+                for (int n = 0; n < count; ++n)
+                    each(corner[n] + size_t(row) * stride + x, size_t(row) * columns + x, lane[n]);
     }
 
     void find_centres(const float* offsets, int tile, Centres& to) const {
@@ -441,61 +495,57 @@ class Band {
         return box;
     }
 
+    const std::vector<Group>& groups_of(uint16_t lanes, const Centres& centres) {
+        groups_.clear();
+        split(lanes, centres);
+        return groups_;
+    }
+
     // Append `lanes` to the groups, halved along the axis on which their centres lie farthest apart, again and again,
     // where that makes their boxes smaller in all; -> the cells of all boxes.
-    size_t group(uint16_t lanes) {
-        size_t whole = 0, least = 0;
-        int widest = 0, middle = 0;
-        const int* along = nullptr;
-        for (const Centres* centres : {&key_centres_, &value_centres_}) {
-            if (centres == &value_centres_ && !moves_) break;
-            const Box box = box_of(lanes, *centres);
-            whole += box.area(), least += 4 * size_t(radius_ + spare_[0] + 1) * (radius_ + spare_[1] + 1);
-            for (int axis = 0; axis < 2; ++axis) {
-                const int apart = box.size[axis] - 2 * (radius_ + spare_[axis] + 1);
-                if (apart <= widest) continue;
-                widest = apart, along = centres->low[axis];
-                middle = box.first[axis] + radius_ + spare_[axis] + apart / 2;
-            }
-        }
-        const size_t before = groups_.size();
-        if (widest && whole > 2 * least) { // two groups have at least that
+    size_t split(uint16_t lanes, const Centres& centres) {
+        const Box box = box_of(lanes, centres);
+        const size_t whole = box.area(), before = groups_.size();
+        const int axis = box.size[1] - 2 * reach(1) > box.size[0] - 2 * reach(0);
+        const int apart = box.size[axis] - 2 * reach(axis);
+        if (apart && whole > 8 * size_t(reach(0)) * reach(1)) { // two groups have at least that
+            const int middle = box.first[axis] + reach(axis) - 1 + apart / 2;
             uint16_t low = 0;
             for (int lane = 0; lane < LANES; ++lane)
-                if ((lanes >> lane & 1) && along[lane] <= middle) low |= uint16_t(1u << lane);
-            const size_t parts = group(low) + group(uint16_t(lanes & ~low));
+                if ((lanes >> lane & 1) && centres.low[axis][lane] <= middle) low |= uint16_t(1u << lane);
+            const size_t parts = split(low, centres) + split(uint16_t(lanes & ~low), centres);
             if (parts < whole) return parts;
             groups_.resize(before);
         }
-        groups_.push_back(lanes);
+        groups_.push_back({lanes, box});
         return whole;
     }
 
     // Logits of the cells of a box; outside the frame 0, or what the nearest cell inside has.
-    void compare_box(int tile, const Box& box, int packed_last) {
+    void compare_box(int tile, const Box& box, int packed_last, vf* logits) const {
         const float* query = queries_.at(size_t(tile) * job_.channels * LANES);
         const int rows = box.size[1], columns = box.size[0];
         const int left = std::max(0, -box.first[0]), right = std::min(columns, job_.width - box.first[0]);
         const int top = std::max(0, packed_first_ - box.first[1]), bottom = std::min(rows, packed_last - box.first[1]);
         if (left >= right || top >= bottom) {
-            std::fill(logits_.at(0), logits_.at(box.area()), vf{});
+            std::fill(logits, logits + box.area(), vf{});
             return;
         }
         for (int row = top; row < bottom; ++row) {
             const float* keys = packed_.at(size_t(box.first[1] + row - packed_first_) * job_.channels * stride_) +
                                 (box.first[0] + left);
-            vf* own = logits_.at(size_t(row) * columns);
+            vf* own = logits + size_t(row) * columns;
             dot_row(query, keys, stride_, job_.channels, right - left, own + left);
             std::fill(own, own + left, job_.zero_logit ? vf{} : own[left]);
             std::fill(own + right, own + columns, job_.zero_logit ? vf{} : own[right - 1]);
         }
         for (int row = 0; row < rows; ++row) {
             if (row >= top && row < bottom) continue;
-            vf* own = logits_.at(size_t(row) * columns);
+            vf* own = logits + size_t(row) * columns;
             if (job_.zero_logit) {
                 std::fill(own, own + columns, vf{});
             } else {
-                const vf* nearest = logits_.at(size_t(row < top ? top : bottom - 1) * columns);
+                const vf* nearest = logits + size_t(row < top ? top : bottom - 1) * columns;
                 std::copy(nearest, nearest + columns, own);
             }
         }
@@ -529,8 +579,8 @@ class Band {
         const int spare_x = 1 + 2 * spare_[0], spare_y = 1 + 2 * spare_[1];
         const int columns = patch.columns - spare_x;
         if (job_.stretched) {
-            find_shares(key_centres_, 0, patch.left, columns);
-            find_shares(key_centres_, 1, patch.top, patch.rows);
+            find_shares(key_places_, 0, patch.left, columns);
+            find_shares(key_places_, 1, patch.top, patch.rows);
             for (int row = 0; row < patch.rows + spare_y; ++row) {
                 vf* own = patch.logits + size_t(row) * patch.columns;
                 const vf* share = shares_[0].at(0);
@@ -572,9 +622,9 @@ class Band {
             for (int n = 0; n < counts[axis]; ++n) {
                 uint16_t within = 0, counted = 0;
                 for (int lane = 0; lane < LANES; ++lane) {
-                    const int cell = firsts[axis] + spare_[axis] + n;
-                    const float place = float(cell) + key_centres_.fraction[axis][lane];
-                    within |= uint16_t((std::abs(cell - key_centres_.low[axis][lane]) <= radius_) << lane);
+                    const int away = firsts[axis] + spare_[axis] + n - key_places_.low[axis][lane];
+                    const float place = float(key_centres_.low[axis][lane] + away) + key_centres_.fraction[axis][lane];
+                    within |= uint16_t((std::abs(away) <= radius_) << lane);
                     counted |= uint16_t((job_.zero_logit || (place >= -0.5f && place <= end)) << lane);
                 }
                 square[axis].push_back(within), inside[axis].push_back(uint16_t(within & counted));
@@ -595,50 +645,66 @@ class Band {
             for (int x = 0; x < counts[0]; ++x) {
                 uint16_t& own = places_.member[size_t(row) * patch.columns + x];
                 for (int lane = 0; lane < LANES; ++lane) {
-                    const int dx = patch.left + spare_[0] + x - key_centres_.low[0][lane];
-                    const int dy = patch.top + spare_[1] + row - key_centres_.low[1][lane];
+                    const int dx = patch.left + spare_[0] + x - key_places_.low[0][lane];
+                    const int dy = patch.top + spare_[1] + row - key_places_.low[1][lane];
                     if ((own >> lane & 1) && !Window::has(job_.shape, radius_, dx, dy)) own ^= uint16_t(1u << lane);
                 }
             }
         }
     }
 
-    // Weights of places -> those of cells, in place or where the values lie. All that is of no window must be 0.
-    Patch spread(const Patch& patch) {
+    // sums[k] += sum over the places of weight * value. Overwrites the weights, which must be 0 outside all windows.
+    void read_places(const Patch& patch, vf* sums) {
         Patch cells = patch;
-        cells.window = nullptr, cells.displaced = false;
-        if (moves_) move(patch, cells);
         cells.rows += 1 + 2 * spare_[1];
+        cells.window = nullptr, cells.displaced = false;
         if (job_.stretched) {
             spread_stretched(cells);
         } else {
-            const Centres& centres = moves_ ? value_centres_ : key_centres_;
-            const vf right = lanes_of(centres.fraction[0]), below = lanes_of(centres.fraction[1]);
-            for (int row = cells.rows - 1; row >= 0; --row) {
-                vf* own = cells.logits + size_t(row) * cells.columns;
-                const vf* above = own - cells.columns;
-                const bool first = row == 0, last = row == cells.rows - 1;
-                vf next = vf{};
-                for (int x = cells.columns - 1; x > 0; --x) {
-                    vf sum = last ? vf{} : own[x - 1] - own[x - 1] * below;
-                    if (!first) sum += above[x - 1] * below;
-                    own[x] = next - next * right + sum * right;
-                    next = sum;
-                }
-                own[0] = next - next * right;
-            }
+            spread(cells);
         }
+        if (!aligned_) return read_cells(cells, sums);
+        for (const Group& group : groups_of(patch.lanes, value_centres_)) {
+            reserve_box(group.box.area());
+            std::fill(boxed_.at(0), boxed_.at(group.box.area()), vf{});
+            for_windows(group, value_centres_, [&](size_t in_box, size_t in_window, int lane) {
+                reinterpret_cast<float*>(boxed_.at(in_box))[lane] =
+                    reinterpret_cast<float*>(cells.logits + in_window)[lane];
+            });
+            Patch own{patch.reference, group.box.first[1], group.box.first[0], group.box.size[1], group.box.size[0],
+                      nullptr, boxed_.at(0), group.lanes, false};
+            read_cells(own, sums);
+        }
+    }
+
+    void read_cells(const Patch& cells, vf* sums) {
         if (!job_.zero_logit) fold(cells);
-        return cells;
+        read(cells, sums);
+    }
+
+    // Weights of places -> those of the cells that they are mixed from, in place.
+    void spread(const Patch& cells) const {
+        const vf right = lanes_of(value_places_.fraction[0]), below = lanes_of(value_places_.fraction[1]);
+        for (int row = cells.rows - 1; row >= 0; --row) {
+            vf* own = cells.logits + size_t(row) * cells.columns;
+            const vf* above = own - cells.columns;
+            const bool first = row == 0, last = row == cells.rows - 1;
+            vf next = vf{};
+            for (int x = cells.columns - 1; x > 0; --x) {
+                vf sum = last ? vf{} : own[x - 1] - own[x - 1] * below;
+                if (!first) sum += above[x - 1] * below;
+                own[x] = next - next * right + sum * right;
+                next = sum;
+            }
+            own[0] = next - next * right;
+        }
     }
 
     void spread_stretched(const Patch& cells) {
         const int spare_x = 1 + 2 * spare_[0], spare_y = 1 + 2 * spare_[1];
         const int rows = cells.rows - spare_y, columns = cells.columns - spare_x;
-        if (moves_) {
-            find_shares(value_centres_, 0, cells.left, columns);
-            find_shares(value_centres_, 1, cells.top, rows);
-        }
+        find_shares(value_places_, 0, cells.left, columns);
+        find_shares(value_places_, 1, cells.top, rows);
         for (int row = cells.rows - 1; row >= 0; --row) {
             vf* own = cells.logits + size_t(row) * cells.columns;
             for (int x = 0; x < columns; ++x) {
@@ -655,27 +721,6 @@ class Band {
                     sum += shares_[0][size_t(x - tap) * (spare_x + 1) + tap] * own[x - tap];
                 own[x] = sum;
             }
-        }
-    }
-
-    // Each lane's window from the box of its keys to that of its values.
-    void move(const Patch& patch, Patch& cells) {
-        const Box box = box_of(patch.lanes, value_centres_);
-        if (box.area() > moved_size_) moved_.resize(moved_size_ = box.area());
-        std::fill(moved_.at(0), moved_.at(box.area()), vf{});
-        cells.top = box.first[1], cells.left = box.first[0];
-        cells.rows = box.size[1] - 1 - 2 * spare_[1], cells.columns = box.size[0], cells.logits = moved_.at(0);
-        const int side = 2 * radius_ + 1;
-        for (int lane = 0; lane < LANES; ++lane) {
-            if (!(patch.lanes >> lane & 1)) continue;
-            const auto corner = [&](const Centres& centres, const Patch& own) {
-                const int y = centres.low[1][lane] - radius_ - own.top - spare_[1];
-                return own.logits + size_t(y) * own.columns + (centres.low[0][lane] - radius_ - own.left - spare_[0]);
-            };
-            const vf* from = corner(key_centres_, patch);
-            vf* to = corner(value_centres_, cells);
-            for (int y = 0; y < side; ++y, from += patch.columns, to += cells.columns)
-                for (int x = 0; x < side; ++x) to[x][lane] = from[x][lane];
         }
     }
 
@@ -948,7 +993,7 @@ class Band {
             }
             if (patch.displaced) {
                 total[tile] += weigh_places(patch, top);
-                read(spread(patch), own_sums);
+                read_places(patch, own_sums);
             } else if (job_.labels) {
                 total[tile] += weigh_and_add_labels(patch, top, own_sums);
             } else {
@@ -1092,7 +1137,11 @@ class Band {
         sweep(nullptr, [&](int tile, const Patch& patch) {
             vf mass = probabilities(patch, highest[tile], 1.0f / total[tile]);
             replace(patch, mass);
-            read(patch.displaced ? spread(patch) : patch, sums.at(size_t(tile) * K));
+            if (patch.displaced) {
+                read_places(patch, sums.at(size_t(tile) * K));
+            } else {
+                read(patch, sums.at(size_t(tile) * K));
+            }
         });
         for (int tile = 0; tile < tiles_; ++tile) write(tile, sums.at(size_t(tile) * K), splat(1));
         return true;
@@ -1271,18 +1320,19 @@ class Band {
     const MmliirJob& job_;
     const int start_, stop_, across_, tiles_;
     const size_t cells_;
-    size_t stride_, packed_size_ = 0, logits_size_ = 0, moved_size_ = 0, fitted_size_ = 0;
+    size_t stride_, packed_size_ = 0, logits_size_ = 0, boxed_size_ = 0, fitted_size_ = 0;
     int packed_first_ = 0;
     bool finite_ = true;
     std::vector<Window*> windows_;
     std::vector<uint16_t> lanes_; // of each tile: which lie in the frame
     Buffer<float> queries_, packed_;
-    Buffer<vf> logits_, moved_;
+    Buffer<vf> logits_, boxed_;
     int radius_ = 0, spare_[2] = {0, 0}; // of the displaced reference at work; cells beyond the window on each side
     float stretch_[2] = {0, 0};           // how far its places lie apart, less 1
-    bool moves_ = false;                  // its values have centres of their own
-    Centres key_centres_, value_centres_; // of the tile at work
-    std::vector<uint16_t> groups_;        // its lanes
+    bool aligned_ = false;                // each lane's window lies in the same place of the patch
+    // Of the tile at work: in the frame and in the patch.
+    Centres key_centres_, value_centres_, key_places_, value_places_;
+    std::vector<Group> groups_;
     Window places_;                       // of the group at work
     Buffer<vf> shares_[2];
     Buffer<vf> fitted_;
