@@ -10,8 +10,8 @@
 // cells that the displaced windows of a tile reach is compared like any other patch, then every lane mixes neighbouring
 // logits by the fractions of its own centre, in place: what was the logit of a cell is then that of a place of the
 // window. The read-out is the transpose: weights are spread from places to cells, in place, then read as those of a
-// patch. Where the windows of a tile lie so far apart that most of the box belongs to none, lanes are compared in groups
-// with a box each, and each lane's own window is copied to the same place of a patch that holds nothing else.
+// patch. Where the windows of a tile lie so far apart that most of the box belongs to none of them, lanes are compared
+// in groups with a box each, and each lane's own window is copied to one place of a patch that holds nothing else.
 //
 // Every number is computed in an order that depends on the query, the keys and the settings alone, never on the
 // band that a thread takes, so results are the same to the last bit for every number of threads.
