@@ -379,11 +379,15 @@ class Band {
 
     // ------------------------------------------------------------------------------------------ displaced windows
 
-    // `sweep` over one displaced reference. How a tile is compared depends on its own windows alone.
+    // `sweep` over one displaced reference.
     template <class Consume> void sweep_displaced(int reference, Consume consume) {
+        const int last = pack_displaced(reference);
+        for (int tile = 0; tile < tiles_ && finite_; ++tile) consume(tile, compare_displaced(reference, tile, last));
+    }
+
+    // Pack the rows that the band's windows reach; -> the end of these.
+    [[gnu::noinline]] int pack_displaced(int reference) {
         radius_ = job_.radius[reference];
-        const float* offsets = job_.offsets[reference];
-        const float* value_offsets = job_.value_offsets[reference];
         const int sizes[2] = {job_.width, job_.height};
         for (int axis = 0; axis < 2; ++axis) {
             const int steps = sizes[axis] - 1;
@@ -392,8 +396,8 @@ class Band {
         }
         int first = job_.height, last = 0;
         for (int tile = 0; tile < tiles_; ++tile) {
-            find_centres(offsets, tile, key_centres_);
-            Box box = box_of(lanes_[tile], key_centres_);
+            find_centres(job_.offsets[reference], tile, key_centres_);
+            const Box box = box_of(lanes_[tile], key_centres_);
             first = std::min(first, box.first[1]), last = std::max(last, box.first[1] + box.size[1]);
         }
         first = std::max(first, 0), last = std::min(last, job_.height);
@@ -401,36 +405,41 @@ class Band {
         // No row may escape the check because no window reaches it: that would depend on the band.
         for (int c = 0; c < job_.channels; ++c)
             check(job_.keys[reference] + c * cells_ + size_t(start_) * job_.width, (stop_ - start_) * job_.width);
-        for (int tile = 0; tile < tiles_ && finite_; ++tile) {
-            find_centres(offsets, tile, key_centres_);
-            find_centres(value_offsets, tile, value_centres_);
-            const Box box = box_of(lanes_[tile], key_centres_);
-            aligned_ = value_offsets != offsets || box.area() * ALIGNED_SHARE > 4 * reach(0) * reach(1);
-            Patch patch{reference, box.first[1], box.first[0], box.size[1], box.size[0], &places_,
-                        nullptr, lanes_[tile], true};
-            key_places_ = key_centres_, value_places_ = value_centres_;
-            if (aligned_) {
-                align(patch);
-                reserve(patch_size(patch));
-                if (lanes_[tile] != 0xffff) std::fill(logits_.at(0), logits_.at(patch_size(patch)), vf{});
-                for (const Group& group : groups_of(lanes_[tile], key_centres_)) {
-                    reserve_box(group.box.area());
-                    compare_box(tile, group.box, last, boxed_.at(0));
-                    for_windows(group, key_centres_, [&](size_t in_box, size_t in_window, int lane) {
-                        reinterpret_cast<float*>(logits_.at(in_window))[lane] =
-                            reinterpret_cast<float*>(boxed_.at(in_box))[lane];
-                    });
-                }
-            } else {
-                reserve(box.area());
-                compare_box(tile, box, last, logits_.at(0));
+        return last;
+    }
+
+    // Logits of all places of a tile's windows. How they are compared depends on these alone, not on the band.
+    [[gnu::noinline]] Patch compare_displaced(int reference, int tile, int packed_last) {
+        const float* offsets = job_.offsets[reference];
+        const float* value_offsets = job_.value_offsets[reference];
+        const uint16_t lanes = lanes_[tile];
+        find_centres(offsets, tile, key_centres_);
+        find_centres(value_offsets, tile, value_centres_);
+        key_places_ = key_centres_, value_places_ = value_centres_;
+        const Box box = box_of(lanes, key_centres_);
+        Patch patch{reference, box.first[1], box.first[0], box.size[1], box.size[0], &places_, nullptr, lanes, true};
+        aligned_ = value_offsets != offsets || box.area() * ALIGNED_SHARE > 4 * reach(0) * reach(1);
+        if (aligned_) align(patch);
+        const size_t cells = size_t(patch.rows) * patch.columns;
+        reserve(cells);
+        patch.logits = logits_.at(0);
+        if (aligned_) {
+            if (lanes != 0xffff) std::fill(patch.logits, patch.logits + cells, vf{});
+            for (const Group& group : groups_of(lanes, key_centres_)) {
+                reserve_box(group.box.area());
+                compare_box(tile, group.box, packed_last, boxed_.at(0));
+                for_windows(group, key_centres_, [&](size_t in_box, size_t in_window, int lane) {
+                    reinterpret_cast<float*>(patch.logits + in_window)[lane] =
+                        reinterpret_cast<float*>(boxed_.at(in_box))[lane];
+                });
             }
-            patch.logits = logits_.at(0);
-            patch.rows -= 1 + 2 * spare_[1];
-            mix(patch);
-            find_places(patch);
-            consume(tile, patch);
+        } else {
+            compare_box(tile, box, packed_last, patch.logits);
         }
+        patch.rows -= 1 + 2 * spare_[1];
+        mix(patch);
+        find_places(patch);
+        return patch;
     }
 
     // Each lane's window in the same place of the patch, and no more than that.
@@ -442,7 +451,6 @@ class Band {
     }
 
     int reach(int axis) const { return radius_ + spare_[axis] + 1; }
-    static size_t patch_size(const Patch& patch) { return size_t(patch.rows) * patch.columns; }
     void reserve_box(size_t logits) {
         if (logits > boxed_size_) boxed_.resize(boxed_size_ = logits);
     }
@@ -654,7 +662,7 @@ class Band {
     }
 
     // sums[k] += sum over the places of weight * value. Overwrites the weights, which must be 0 outside all windows.
-    void read_places(const Patch& patch, vf* sums) {
+    [[gnu::noinline]] void read_places(const Patch& patch, vf* sums) {
         Patch cells = patch;
         cells.rows += 1 + 2 * spare_[1];
         cells.window = nullptr, cells.displaced = false;
