@@ -24,7 +24,7 @@ def program(monkeypatch):
 
 def test_the_quick_run_agrees_with_every_public_algorithm(program, monkeypatch, tmp_path, capsys):
     report = tmp_path / 'report.json'
-    cases = ['crw', 'liir', 'liir_paper', 'dino', 'labels']
+    cases = ['crw', 'liir', 'liir_paper', 'mast_far', 'liir_paper_far', 'dino', 'labels']
     arguments = [str(PROGRAM), '--quick', '--repeats', '1', '--threads', '1', '--cases', *cases, '--json', str(report)]
     monkeypatch.setattr(sys, 'argv', arguments)
     assert program.main() == 0, capsys.readouterr().out

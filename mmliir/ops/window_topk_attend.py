@@ -184,10 +184,10 @@ def window_topk_attend(
         backend: 'native' is compiled code for float32 (and half precision) on a CPU, about ten times as fast, see
             `mmliir.ops.native`; 'triton' is a fused kernel for CUDA, see `mmliir.ops.triton_attend`; 'torch' runs
             everywhere; 'auto' takes the one for the device where it can serve. Results agree apart from rounding.
-            'native' cannot serve float64, other devices, displaced references, features that are not finite, a
-            `prior` together with `topk`, and a machine without a compiler. 'triton' cannot serve float64, other
-            devices, displaced references, features or values that are not finite, any `prior`, a `topk` above 64,
-            and a machine without Triton.
+            'native' cannot serve float64, other devices, features that are not finite, `topk` together with a `prior`
+            or displaced references, and a machine without a compiler. 'triton' cannot serve float64, other devices,
+            displaced references, features or values that are not finite, any `prior`, a `topk` above 64, and a
+            machine without Triton.
 
     Returns:
         (K, h, w), float64 for float64 features and float32 for all others: half-precision inputs are
@@ -418,7 +418,7 @@ class _Attend(_TorchAttend):
     ) -> Tensor:
         try:
             self._check_native(query_Chw, radius, displaced)
-            return self._run_native(native.library(), query_Chw, list(keys_RChw), values_RKhw, radius)
+            return self._run_native(native.library(), query_Chw, list(keys_RChw), values_RKhw, radius, displaced)
         except native.Unavailable as reason:
             if self.only_native:
                 raise ValueError(f"backend='native' cannot serve: {reason}. Use backend='auto'") from None
@@ -430,8 +430,8 @@ class _Attend(_TorchAttend):
             raise native.Unavailable(f'it runs on a CPU, the features are on {query_Chw.device}')
         if query_Chw.dtype != torch.float32:
             raise native.Unavailable(f'it computes in float32, the features are {query_Chw.dtype}')
-        if any(own is not None for own in displaced):
-            raise native.Unavailable('it does not sample displaced references (offsets)')
+        if self.topk is not None and any(own is not None for own in displaced):
+            raise native.Unavailable('it does not select the topk of displaced references (offsets)')
         if cells >= 2**31:
             raise native.Unavailable(f'it counts keys in 32 bits, there are {cells}')
         if self.topk is not None and NATIVE_MAX_TOPK < self.topk < cells:
@@ -460,6 +460,7 @@ class _Attend(_TorchAttend):
         keys: list[Tensor],
         values_RKhw: Tensor | Sequence[Tensor] | HardLabels,
         radius: Sequence,
+        displaced: Sequence,
     ) -> Tensor:
         query, keys = query_Chw.contiguous(), [own.contiguous() for own in keys]
         references, (channels, height, width) = len(keys), query.shape
@@ -475,6 +476,11 @@ class _Attend(_TorchAttend):
         pointers = ctypes.c_void_p * references
         key_pointers = pointers(*(own.data_ptr() for own in keys))
         value_pointers = None if values is None else pointers(*(own.data_ptr() for own in values))
+        key_offsets, value_offsets = self._displacements(displaced)
+        offset_pointers, value_offset_pointers = (
+            pointers(*(None if own is None else own.data_ptr() for own in offsets))
+            for offsets in (key_offsets, value_offsets)
+        )
         # A cell farther away is outside the frame, and then takes part under 'zero_logit' alone.
         farthest = height + width if self.border == 'mask' else 2**31 - 1
         radii = (ctypes.c_int32 * references)(*(-1 if own is None else min(own, farthest) for own in radius))
@@ -482,12 +488,14 @@ class _Attend(_TorchAttend):
             query.data_ptr(), ctypes.addressof(key_pointers),
             None if value_pointers is None else ctypes.addressof(value_pointers),
             None if labels is None else labels.data_ptr(), None if scales is None else scales.data_ptr(),
-            ctypes.addressof(radii), out.data_ptr(),
+            ctypes.addressof(radii), ctypes.addressof(offset_pointers), ctypes.addressof(value_offset_pointers),
+            out.data_ptr(),
             channels, height, width, references, out.shape[0], native.SHAPES.index(self.shape),
             self.border == 'zero_logit', min(self.topk or 0, self._count_keys(query, radius)),
             self.topk_ties == 'share', self.normalise == 'softmax_then_topk', self.temperature,
             0 if self.prior is None else prior.num_mixtures, prior.estimator == 'fixed', prior.keep_mass,
             -1.0 if prior.threshold is None else prior.threshold, prior.width, prior.variance_floor,
+            self.mismatch,
         )  # fmt: skip
         codes = []
 
@@ -501,6 +509,20 @@ class _Attend(_TorchAttend):
         if native.NOT_FINITE in codes:
             raise native.Unavailable('the features hold NaN or infinity')
         return out
+
+    def _displacements(self, displaced: Sequence) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """R times None or (2, h, w), to where the windows of the keys and of the values lie; one and the same tensor
+        where they are the same."""
+
+        def placed(offsets: Tensor) -> Tensor:
+            return (_mismatched_centres(offsets) if self.mismatch else offsets).contiguous()
+
+        of_keys = [None if own is None else placed(own[0]) for own in displaced]
+        of_values = [
+            keys if own is None or own[1] is own[0] else placed(own[1])
+            for keys, own in zip(of_keys, displaced, strict=True)
+        ]
+        return of_keys, of_values
 
 
 @dataclass(frozen=True)

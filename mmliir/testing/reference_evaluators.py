@@ -9,6 +9,8 @@ program normalises.
 Shape letters: C channels, R references, K value channels, h w cells, N = h * w, P window cells.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -68,6 +70,7 @@ def mast_step(
     rows: int,
     prior: MixturePrior | None = None,
     unfold_keys: bool = True,
+    offsets: Sequence[Tensor | None] | None = None,
 ) -> Tensor:
     """Unfold the labels around every cell, and the keys too; one soft-max over all references and window cells.
 
@@ -83,6 +86,8 @@ def mast_step(
         unfold_keys: As the programs do for references that they search in two steps. False: one product of the
             query with the shifted keys for each window cell, as the correlation operator computes it that they use
             for the others (a compiled extension that does not build for current PyTorch).
+        offsets: R times None or (2, h, w) (dx, dy): keys and labels of far references are unfolded by `grid_sample`
+            around i + offset(i), with `align_corners=True`, as the normalisation of the places means it.
 
     Returns:
         (K, h, w).
@@ -90,19 +95,25 @@ def mast_step(
     height, width = query.shape[1:]
     side = 2 * radius + 1
     padded_keys, padded_values = (F.pad(maps, [radius] * 4) for maps in (keys, values))
+    offsets = [None] * len(keys) if offsets is None else offsets
     parts = []
     for start in range(0, height, rows):
         part = query[:, start : start + rows].flatten(1) / temperature
         lines = slice(start, start + rows + 2 * radius)
-        affinity = []
-        for reference in padded_keys:
-            affinity.append(_correlate(part, reference[:, lines], side, unfold_keys))
+        affinity, places = [], [None if own is None else _places(own, start, rows, radius) for own in offsets]
+        for reference, padded, own in zip(keys, padded_keys, places, strict=True):
+            if own is None:
+                affinity.append(_correlate(part, padded[:, lines], side, unfold_keys))
+            else:
+                affinity.append((part[:, None] * _sample(reference, own)).sum(0))
         affinity = F.softmax(torch.cat(affinity), dim=0)
         if prior is not None:
             affinity = torch.cat([_replace(window, radius, prior) for window in affinity.split(side * side)])
         labels = [
-            F.unfold(reference[None, :, lines], side)[0].view(values.shape[1], side * side, -1)
-            for reference in padded_values
+            F.unfold(padded[None, :, lines], side)[0].view(values.shape[1], side * side, -1)
+            if own is None
+            else _sample(reference, own)
+            for reference, padded, own in zip(values, padded_values, places, strict=True)
         ]
         parts.append((affinity[None] * torch.cat(labels, dim=1)).sum(1).view(-1, part.shape[1] // width, width))
     return torch.cat(parts, dim=1)
@@ -117,6 +128,24 @@ def _correlate(query_CN: Tensor, keys_Cyx: Tensor, side: int, unfold: bool) -> T
     query = query_CN.view(-1, rows, columns)
     shifts = [keys_Cyx[:, y : y + rows, x : x + columns] for y in range(side) for x in range(side)]
     return torch.stack([(query * shifted).sum(0).flatten() for shifted in shifts])
+
+
+def _places(offsets_2hw: Tensor, start: int, rows: int, radius: int) -> Tensor:
+    """(P, rows, w, 2): where `grid_sample` finds the window cells of each query of some rows."""
+    height, width = offsets_2hw.shape[1:]
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij')
+    centres = (torch.stack([x, y]).to(offsets_2hw) + offsets_2hw)[:, start : start + rows]
+    reach = torch.arange(-radius, radius + 1).to(offsets_2hw)
+    y, x = torch.meshgrid(reach, reach, indexing='ij')
+    places = torch.stack([x.flatten(), y.flatten()])[:, :, None, None] + centres[:, None]
+    size = torch.tensor([width - 1, height - 1]).to(offsets_2hw)
+    return places.permute(1, 2, 3, 0) / size * 2 - 1
+
+
+def _sample(maps_Chw: Tensor, places_Pyx2: Tensor) -> Tensor:
+    """-> (C, P, N)."""
+    grid = places_Pyx2.flatten(0, 1)[None]
+    return F.grid_sample(maps_Chw[None], grid, align_corners=True)[0].view(len(maps_Chw), len(places_Pyx2), -1)
 
 
 def _replace(window_PN: Tensor, radius: int, prior: MixturePrior) -> Tensor:

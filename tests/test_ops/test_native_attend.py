@@ -2,31 +2,17 @@
 
 import logging
 import multiprocessing
-import os
 import random
 import sys
 
 import numpy as np
 import pytest
 import torch
+from compiler import needs_compiler
 
 from mmliir.ops import native, window_topk_attend
 from mmliir.ops.window_topk_attend import MixturePrior
 from mmliir.testing.reference_propagation import attend_loop
-
-
-def _reason():
-    """Why nothing can be compiled here; source that does not compile is no reason but a failure."""
-    if os.environ.get('MMLIIR_NATIVE') == '0':
-        return 'MMLIIR_NATIVE=0'
-    try:
-        native._find_compiler()
-    except FileNotFoundError as error:
-        return str(error)
-    return ''
-
-
-needs_compiler = pytest.mark.skipif(bool(_reason()), reason=_reason() or 'there is a compiler')
 
 
 def _inputs(height, width, channels=3, references=2, classes=2, kind='random', seed=0):
@@ -225,7 +211,7 @@ def test_what_it_cannot_serve_is_named_and_auto_serves_it():
     prior = MixturePrior(2, 'moments')
     for inputs, settings, culprit in (
         (double, {}, 'float64'),
-        ((query, keys, values), {'offsets': offsets}, 'displaced'),
+        ((query, keys, values), {'offsets': offsets, 'topk': 3}, 'topk of displaced'),
         ((query, keys, values), {'prior': prior, 'topk': 3}, 'topk'),
         ((query, keys, values), {'prior': MixturePrior(9, 'moments')}, 'num_mixtures is 9'),
     ):

@@ -35,6 +35,20 @@ def test_mast_lets_zeros_outside_the_frame_take_part(rows, prior, unfold_keys):
     np.testing.assert_allclose(step.numpy(), expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize('rows', [2, 7])
+@pytest.mark.parametrize('prior', [None, MixturePrior(2, 'moments', keep_mass=True)])
+def test_mast_samples_far_references_between_their_cells(rows, prior):
+    query, keys, values = _inputs(7, 6, 3)
+    query *= 0.3
+    keys += query
+    generator = torch.Generator().manual_seed(4)
+    offsets = [None, *(torch.rand(2, 2, 7, 6, generator=generator) * 6 - 3)]
+    settings = {'temperature': 0.5, 'border': 'zero_logit', 'prior': prior, 'offsets': offsets}
+    expected = attend_loop(query, keys, values, [2] * 3, **settings)
+    step = evaluators.mast_step(query, keys, values, 2, 0.5, rows, prior, offsets=offsets)
+    np.testing.assert_allclose(step.numpy(), expected, rtol=1e-3, atol=1e-4)
+
+
 def test_dino_multiplies_exponentials_with_a_square_mask():
     inputs = _inputs(6, 7, 3)
     mask = evaluators.dino_mask(6, 7, 2, references=3)

@@ -54,6 +54,7 @@ class Case:
         others: Of 'crw', 'dino', 'mast' (keys unfolded), 'mast_shift' (one product a window cell).
         hard: Labels are one-hot, else fields.
         rows: Query rows that 'mast' unfolds at a time; 0: the whole frame.
+        displaced: The first references are far away in time: their windows lie around displaced centres.
     """
 
     height: int
@@ -67,6 +68,7 @@ class Case:
     whole_first: bool = False
     hard: bool = False
     rows: int = 0
+    displaced: int = 0
 
     @property
     def radii(self) -> list[int | None]:
@@ -80,7 +82,7 @@ class Case:
         )  # fmt: skip
 
     def useful_flop(self) -> float:
-        """Twice the products of the pairs of cells that the definition compares."""
+        """Twice the products of the pairs of cells that the definition compares, displaced windows as if in place."""
         offsets = window_offsets(self.radius, self.settings.get('shape', 'square'))
         inside = (self.height - offsets[:, 1].abs()).clamp_min(0) * (self.width - offsets[:, 0].abs()).clamp_min(0)
         whole = (self.height * self.width) ** 2
@@ -99,6 +101,11 @@ CASES = {
     'crw': CRW,
     'liir': LIIR,
     'liir_paper': replace(LIIR, settings={**LIIR.settings, 'prior': LIIR_PRIOR}, others=('mast',)),
+    # From frame 21 on: the windows of frames 0 and 5 are displaced.
+    'mast_far': replace(LIIR, radius=12, displaced=2, others=('mast',)),
+    'liir_paper_far': replace(
+        LIIR, radius=12, displaced=2, settings={**LIIR.settings, 'prior': LIIR_PRIOR}, others=('mast',)
+    ),
     'dino': DINO,
     'crw_1_label': replace(CRW, labels=1, others=()),
     'crw_300_labels': replace(CRW, labels=300, others=()),
@@ -200,10 +207,21 @@ def inputs_of(case: Case, device: str) -> tuple[Tensor, Tensor, Tensor]:
     return features[0].to(device), features[1:].to(device), values.to(device)
 
 
+def offsets_of(case: Case, device: str) -> list[Tensor | None] | None:
+    """Displacements of several cells that change slowly, and by half a cell from cell to cell."""
+    if not case.displaced:
+        return None
+    generator = torch.Generator().manual_seed(1)
+    slow = 8 * torch.randn(case.displaced, 2, 6, 10, generator=generator)
+    slow = F.interpolate(slow, size=(case.height, case.width), mode='bilinear')
+    offsets = slow + 0.5 * torch.randn(slow.shape, generator=generator)
+    return [*offsets.to(device), *[None] * (case.references - case.displaced)]
+
+
 def prepare(case: Case, algorithm: str, device: str) -> Callable[[], Tensor]:
     """The step as a function of nothing; what lives as long as a video is made here."""
-    inputs = inputs_of(case, device)
-    settings = case.settings
+    inputs, offsets = inputs_of(case, device), offsets_of(case, device)
+    settings = {**case.settings, 'offsets': offsets} if offsets else case.settings
     if algorithm in ('auto', 'native', 'torch'):
         return lambda: window_topk_attend(*inputs, case.radii, **settings, backend=algorithm)
     if algorithm == 'crw':
@@ -214,7 +232,8 @@ def prepare(case: Case, algorithm: str, device: str) -> Callable[[], Tensor]:
         return lambda: evaluators.dino_step(*inputs, mask, settings['temperature'], settings['topk'])
     rows, prior = case.rows or case.height, settings.get('prior')
     unfold = algorithm == 'mast'
-    return lambda: evaluators.mast_step(*inputs, case.radius, settings.get('temperature', 1.0), rows, prior, unfold)
+    temperature = settings.get('temperature', 1.0)
+    return lambda: evaluators.mast_step(*inputs, case.radius, temperature, rows, prior, unfold, offsets)
 
 
 def mask_bytes(case: Case, algorithm: str) -> int:

@@ -31,7 +31,8 @@ class AttendJob(ctypes.Structure):
     """One call of `mmliir_attend`: `MmliirJob` of attend.cpp, where the fields are explained."""
 
     _fields_ = (
-        [(name, ctypes.c_void_p) for name in ('query', 'keys', 'values', 'labels', 'scales', 'radius', 'out')]
+        [(name, ctypes.c_void_p) for name in ('query', 'keys', 'values', 'labels', 'scales', 'radius')]
+        + [(name, ctypes.c_void_p) for name in ('offsets', 'value_offsets', 'out')]
         + [
             (name, ctypes.c_int32)
             for name in (
@@ -42,6 +43,7 @@ class AttendJob(ctypes.Structure):
         + [('temperature', ctypes.c_float)]
         + [(name, ctypes.c_int32) for name in ('components', 'fixed_width', 'keep_mass')]
         + [(name, ctypes.c_float) for name in ('threshold', 'width_of_bump', 'variance_floor')]
+        + [('stretched', ctypes.c_int32)]
     )  # fmt: skip
 
 

@@ -6,6 +6,13 @@
 // ([row][channel][x]). A patch of logits ([key][16]) stays in the cache and is consumed at once: it updates the k best
 // keys of each query, or a running soft-max with its read-out, or it is replaced by a mixture and read out.
 //
+// A window may lie around a displaced centre between the cells. Sampling commutes with the dot product, so the box of
+// cells that the displaced windows of a tile reach is compared like any other patch, then every lane mixes neighbouring
+// logits by the fractions of its own centre, in place: what was the logit of a cell is then that of a place of the
+// window. The read-out is the transpose: weights are spread from places to cells, in place, then read as those of a
+// patch. Where the windows of a tile lie so far apart that most of the box belongs to none of them, lanes are compared
+// in groups with a box each, and each lane's own window is copied to one place of a patch that holds nothing else.
+//
 // Every number is computed in an order that depends on the query, the keys and the settings alone, never on the
 // band that a thread takes, so results are the same to the last bit for every number of threads.
 
@@ -30,6 +37,8 @@ constexpr int LANES = SIDE * SIDE;    // queries of a tile
 constexpr int MAX_COMPONENTS = 8;     // of a mixture
 constexpr int SPARE = 32;             // places for keys that tie with the k-th, beyond k
 constexpr int WHOLE_FRAME_KEYS = 512; // logits of one patch of a reference without a window
+// Displaced windows stay where they lie in the box of a tile while one fills at least this share of it.
+constexpr float ALIGNED_SHARE = 0.5f;
 // Accumulators of the dot product: what the vector registers of the machine hold beside the query.
 #if defined(__AVX512F__)
 constexpr int BLOCK = 24;
@@ -107,6 +116,7 @@ template <class T> class Buffer { // aligned to a cache line, not initialised
     Buffer& operator=(const Buffer&) = delete;
     T& operator[](size_t n) { return data_[n]; }
     T* at(size_t n) { return data_ + n; }
+    const T* at(size_t n) const { return data_ + n; }
 
   private:
     T* data_ = nullptr;
@@ -155,6 +165,8 @@ struct MmliirJob {
     const int32_t* labels;       // (R, h, w) the only channel with a value, -1: none; NULL: read `values`
     const float* scales;         // (R, h, w) the value in that channel
     const int32_t* radius;       // R; -1: the whole frame
+    const float* const* offsets; // R times NULL or (2, h, w) (x, y): where the windows of the keys are displaced to
+    const float* const* value_offsets; // the same for the values
     float* out;                  // (K, h, w)
     int32_t channels, height, width, references, value_channels;
     int32_t shape, zero_logit;   // 0: square; 1: cells nearer than the radius; 2: cells up to it
@@ -166,6 +178,7 @@ struct MmliirJob {
     int32_t fixed_width, keep_mass;
     float threshold;             // replace where the largest probability is above this; below 0: everywhere
     float width_of_bump, variance_floor;
+    int32_t stretched;           // places of a displaced window are n / (n - 1) cells apart on an axis of n cells
 };
 
 enum { MMLIIR_DONE = 0, MMLIIR_NOT_FINITE = 1, MMLIIR_NO_MEMORY = 2 };
@@ -181,6 +194,7 @@ struct Window {
     std::vector<uint16_t> member; // (rows, columns) one bit a lane: within the lane's window
     std::vector<uint16_t> square; // (rows, columns) one bit a lane: within the square around it
 
+    Window() = default;
     Window(int r, int shape) : radius(r), rows(SIDE + 2 * r), columns(SIDE + 2 * r) {
         member.assign(size_t(rows) * columns, 0);
         square = member;
@@ -191,9 +205,7 @@ struct Window {
                     int dy = y - r - lane / SIDE, dx = x - r - lane % SIDE;
                     if (std::abs(dy) > r || std::abs(dx) > r) continue;
                     square[size_t(y) * columns + x] |= uint16_t(1u << lane);
-                    int apart = dx * dx + dy * dy;
-                    if (shape == 1 && apart >= r * r && apart) continue;
-                    if (shape == 2 && apart > r * r) continue;
+                    if (!has(shape, r, dx, dy)) continue;
                     member[size_t(y) * columns + x] |= uint16_t(1u << lane);
                     low = std::min(low, x), high = std::max(high, x + 1);
                 }
@@ -201,13 +213,39 @@ struct Window {
             first.push_back(std::min(low, high)), last.push_back(high);
         }
     }
+
+    static bool has(int shape, int r, int dx, int dy) {
+        int apart = dx * dx + dy * dy;
+        return shape == 0 || (shape == 1 ? apart < r * r || !apart : apart <= r * r);
+    }
 };
 
-// Logits of one tile over one patch of keys. Key (y, x) of the patch is cell (top + y, left + x) of the frame.
+// Logits of some lanes of one tile over one patch of keys. Key (y, x) of the patch is cell (top + y, left + x) of the
+// frame, or when displaced each lane's own place near it.
 struct Patch {
     int reference, top, left, rows, columns;
     const Window* window; // nullptr: every lane reaches every key
     vf* logits;           // (rows, columns)
+    uint16_t lanes;
+    bool displaced;
+};
+
+// The centres of a tile's displaced windows: on each axis, x and y, the cell at or before one, and how far behind it.
+struct Centres {
+    int low[2][LANES];
+    float fraction[2][LANES];
+};
+
+// The cells from which the displaced windows of some lanes are mixed, also outside the frame.
+struct Box {
+    int first[2], size[2]; // x, y
+
+    size_t area() const { return size_t(size[0]) * size[1]; }
+};
+
+struct Group {
+    uint16_t lanes;
+    Box box;
 };
 
 struct Kept {
@@ -284,11 +322,11 @@ class Band {
         return *windows_.back();
     }
 
-    // Call consume(tile, patch) for every tile and everything that it can reach, window after window, then the
-    // references without one. `wanted`: nullptr, or which tiles.
+    // Call consume(tile, patch) for every tile and everything that it can reach, window after window, displaced ones,
+    // then the references without one. `wanted`: nullptr, or which tiles.
     template <class Consume> bool sweep(const uint8_t* wanted, Consume consume) {
         for (int r = 0; r < job_.references && finite_; ++r) {
-            if (job_.radius[r] < 0) continue;
+            if (job_.radius[r] < 0 || job_.offsets[r]) continue;
             const Window& window = window_of(job_.radius[r]);
             int first = std::max(0, start_ - window.radius), last = std::min(job_.height, stop_ + window.radius);
             pack_keys(r, first, last);
@@ -296,11 +334,13 @@ class Band {
             for (int tile = 0; tile < tiles_; ++tile) {
                 if (wanted && !wanted[tile]) continue;
                 Patch patch{r, row_of(tile) - window.radius, column_of(tile) - window.radius, window.rows,
-                            window.columns, &window, logits_.at(0)};
+                            window.columns, &window, logits_.at(0), lanes_[tile], false};
                 compare(tile, patch, last);
                 consume(tile, patch);
             }
         }
+        for (int r = 0; r < job_.references && finite_; ++r)
+            if (job_.offsets[r]) sweep_displaced(r, consume);
         int rows = std::max(1, WHOLE_FRAME_KEYS / job_.width);
         for (int r = 0; r < job_.references && finite_; ++r) {
             if (job_.radius[r] >= 0) continue;
@@ -310,7 +350,7 @@ class Band {
                 pack_keys(r, y, last);
                 for (int tile = 0; tile < tiles_; ++tile) {
                     if (wanted && !wanted[tile]) continue;
-                    Patch patch{r, y, 0, last - y, job_.width, nullptr, logits_.at(0)};
+                    Patch patch{r, y, 0, last - y, job_.width, nullptr, logits_.at(0), lanes_[tile], false};
                     compare(tile, patch, last);
                     consume(tile, patch);
                 }
@@ -337,6 +377,378 @@ class Band {
         }
     }
 
+    // ------------------------------------------------------------------------------------------ displaced windows
+
+    // `sweep` over one displaced reference.
+    template <class Consume> void sweep_displaced(int reference, Consume consume) {
+        const int last = pack_displaced(reference);
+        for (int tile = 0; tile < tiles_ && finite_; ++tile) consume(tile, compare_displaced(reference, tile, last));
+    }
+
+    // Pack the rows that the band's windows reach; -> the end of these.
+    [[gnu::noinline]] int pack_displaced(int reference) {
+        radius_ = job_.radius[reference];
+        const int sizes[2] = {job_.width, job_.height};
+        for (int axis = 0; axis < 2; ++axis) {
+            const int steps = sizes[axis] - 1;
+            spare_[axis] = job_.stretched && steps > 0 ? (radius_ + steps - 1) / steps : 0;
+            stretch_[axis] = job_.stretched && steps > 0 ? 1.0f / float(steps) : 0.0f;
+        }
+        int first = job_.height, last = 0;
+        for (int tile = 0; tile < tiles_; ++tile) {
+            find_centres(job_.offsets[reference], tile, key_centres_);
+            const Box box = box_of(lanes_[tile], key_centres_);
+            first = std::min(first, box.first[1]), last = std::max(last, box.first[1] + box.size[1]);
+        }
+        first = std::max(first, 0), last = std::min(last, job_.height);
+        pack_keys(reference, first, std::max(first, last));
+        // No row may escape the check because no window reaches it: that would depend on the band.
+        for (int c = 0; c < job_.channels; ++c)
+            check(job_.keys[reference] + c * cells_ + size_t(start_) * job_.width, (stop_ - start_) * job_.width);
+        return last;
+    }
+
+    // Logits of all places of a tile's windows. How they are compared depends on these alone, not on the band.
+    [[gnu::noinline]] Patch compare_displaced(int reference, int tile, int packed_last) {
+        const float* offsets = job_.offsets[reference];
+        const float* value_offsets = job_.value_offsets[reference];
+        const uint16_t lanes = lanes_[tile];
+        find_centres(offsets, tile, key_centres_);
+        find_centres(value_offsets, tile, value_centres_);
+        key_places_ = key_centres_, value_places_ = value_centres_;
+        const Box box = box_of(lanes, key_centres_);
+        Patch patch{reference, box.first[1], box.first[0], box.size[1], box.size[0], &places_, nullptr, lanes, true};
+        aligned_ = value_offsets != offsets || box.area() * ALIGNED_SHARE > 4 * reach(0) * reach(1);
+        if (aligned_) align(patch);
+        const size_t cells = size_t(patch.rows) * patch.columns;
+        reserve(cells);
+        patch.logits = logits_.at(0);
+        if (aligned_) {
+            if (lanes != 0xffff) std::fill(patch.logits, patch.logits + cells, vf{});
+            for (const Group& group : groups_of(lanes, key_centres_)) {
+                reserve_box(group.box.area());
+                compare_box(tile, group.box, packed_last, boxed_.at(0));
+                for_windows(group, key_centres_, [&](size_t in_box, size_t in_window, int lane) {
+                    reinterpret_cast<float*>(patch.logits + in_window)[lane] =
+                        reinterpret_cast<float*>(boxed_.at(in_box))[lane];
+                });
+            }
+        } else {
+            compare_box(tile, box, packed_last, patch.logits);
+        }
+        patch.rows -= 1 + 2 * spare_[1];
+        mix(patch);
+        find_places(patch);
+        return patch;
+    }
+
+    // Each lane's window in the same place of the patch, and no more than that.
+    void align(Patch& patch) {
+        patch.top = patch.left = 0, patch.rows = 2 * reach(1), patch.columns = 2 * reach(0);
+        for (int axis = 0; axis < 2; ++axis)
+            for (int lane = 0; lane < LANES; ++lane)
+                key_places_.low[axis][lane] = value_places_.low[axis][lane] = radius_ + spare_[axis];
+    }
+
+    int reach(int axis) const { return radius_ + spare_[axis] + 1; }
+    void reserve_box(size_t logits) {
+        if (logits > boxed_size_) boxed_.resize(boxed_size_ = logits);
+    }
+
+    // Call each(key of the box, key of the lane's own window, lane) for all cells that the group's windows mix.
+    template <class Each> void for_windows(const Group& group, const Centres& centres, Each each) const {
+        const int rows = 2 * reach(1), columns = 2 * reach(0), stride = group.box.size[0];
+        int count = 0, lane[LANES];
+        size_t corner[LANES];
+        for (int own = 0; own < LANES; ++own) {
+            if (!(group.lanes >> own & 1)) continue;
+            const int y = centres.low[1][own] + 1 - reach(1) - group.box.first[1];
+            const int x = centres.low[0][own] + 1 - reach(0) - group.box.first[0];
+            corner[count] = size_t(y) * stride + x, lane[count++] = own;
+        }
+        for (int row = 0; row < rows; ++row)
+            for (int x = 0; x < columns; ++x)
+                for (int n = 0; n < count; ++n)
+                    each(corner[n] + size_t(row) * stride + x, size_t(row) * columns + x, lane[n]);
+    }
+
+    void find_centres(const float* offsets, int tile, Centres& to) const {
+        for (int lane = 0; lane < LANES; ++lane) {
+            const int at[2] = {column_of(tile) + lane % SIDE, row_of(tile) + lane / SIDE};
+            const bool used = lanes_[tile] >> lane & 1;
+            for (int axis = 0; axis < 2; ++axis) {
+                const float offset = used ? offsets[axis * cells_ + size_t(at[1]) * job_.width + at[0]] : 0.0f;
+                const float whole = std::floor(offset);
+                // Farther out the window holds nothing but zeros, or the border cells again and again.
+                const int far = radius_ + spare_[axis], last = (axis ? job_.height : job_.width) - 1;
+                const float lowest = float(-far - (job_.zero_logit ? 2 : 1));
+                const float highest = float(last + far + (job_.zero_logit ? 2 : 0));
+                to.low[axis][lane] = int(std::min(std::max(lowest, float(at[axis]) + whole), highest));
+                to.fraction[axis][lane] = offset - whole;
+            }
+        }
+    }
+
+    Box box_of(uint16_t lanes, const Centres& centres) const {
+        Box box;
+        for (int axis = 0; axis < 2; ++axis) {
+            int low = INT32_MAX, high = INT32_MIN;
+            for (int lane = 0; lane < LANES; ++lane) {
+                if (!(lanes >> lane & 1)) continue;
+                low = std::min(low, centres.low[axis][lane]), high = std::max(high, centres.low[axis][lane]);
+            }
+            box.first[axis] = low - radius_ - spare_[axis];
+            box.size[axis] = high - low + 2 * (radius_ + spare_[axis] + 1);
+        }
+        return box;
+    }
+
+    const std::vector<Group>& groups_of(uint16_t lanes, const Centres& centres) {
+        groups_.clear();
+        split(lanes, centres);
+        return groups_;
+    }
+
+    // Append `lanes` to the groups, halved along the axis on which their centres lie farthest apart, again and again,
+    // where that makes their boxes smaller in all; -> the cells of all boxes.
+    size_t split(uint16_t lanes, const Centres& centres) {
+        const Box box = box_of(lanes, centres);
+        const size_t whole = box.area(), before = groups_.size();
+        const int axis = box.size[1] - 2 * reach(1) > box.size[0] - 2 * reach(0);
+        const int apart = box.size[axis] - 2 * reach(axis);
+        if (apart && whole > 8 * size_t(reach(0)) * reach(1)) { // two groups have at least that
+            const int middle = box.first[axis] + reach(axis) - 1 + apart / 2;
+            uint16_t low = 0;
+            for (int lane = 0; lane < LANES; ++lane)
+                if ((lanes >> lane & 1) && centres.low[axis][lane] <= middle) low |= uint16_t(1u << lane);
+            const size_t parts = split(low, centres) + split(uint16_t(lanes & ~low), centres);
+            if (parts < whole) return parts;
+            groups_.resize(before);
+        }
+        groups_.push_back({lanes, box});
+        return whole;
+    }
+
+    // Logits of the cells of a box; outside the frame 0, or what the nearest cell inside has.
+    void compare_box(int tile, const Box& box, int packed_last, vf* logits) const {
+        const float* query = queries_.at(size_t(tile) * job_.channels * LANES);
+        const int rows = box.size[1], columns = box.size[0];
+        const int left = std::max(0, -box.first[0]), right = std::min(columns, job_.width - box.first[0]);
+        const int top = std::max(0, packed_first_ - box.first[1]), bottom = std::min(rows, packed_last - box.first[1]);
+        if (left >= right || top >= bottom) {
+            std::fill(logits, logits + box.area(), vf{});
+            return;
+        }
+        for (int row = top; row < bottom; ++row) {
+            const float* keys = packed_.at(size_t(box.first[1] + row - packed_first_) * job_.channels * stride_) +
+                                (box.first[0] + left);
+            vf* own = logits + size_t(row) * columns;
+            dot_row(query, keys, stride_, job_.channels, right - left, own + left);
+            std::fill(own, own + left, job_.zero_logit ? vf{} : own[left]);
+            std::fill(own + right, own + columns, job_.zero_logit ? vf{} : own[right - 1]);
+        }
+        for (int row = 0; row < rows; ++row) {
+            if (row >= top && row < bottom) continue;
+            vf* own = logits + size_t(row) * columns;
+            if (job_.zero_logit) {
+                std::fill(own, own + columns, vf{});
+            } else {
+                const vf* nearest = logits + size_t(row < top ? top : bottom - 1) * columns;
+                std::copy(nearest, nearest + columns, own);
+            }
+        }
+    }
+
+    static vf lanes_of(const float* numbers) {
+        vf own;
+        std::memcpy(&own, numbers, sizeof own);
+        return own;
+    }
+
+    // The share that cell n + tap of a box has in place n of an axis: 1 in its place, 0 from one cell away.
+    void find_shares(const Centres& centres, int axis, int first, int count) {
+        const int taps = 2 + 2 * spare_[axis];
+        shares_[axis].resize(size_t(count) * taps);
+        const vf fraction = lanes_of(centres.fraction[axis]);
+        for (int n = 0; n < count; ++n) {
+            vf step;
+            for (int lane = 0; lane < LANES; ++lane)
+                step[lane] = float(first + spare_[axis] + n - centres.low[axis][lane]);
+            const vf place = fraction + step * stretch_[axis];
+            for (int tap = 0; tap < taps; ++tap) {
+                const vf away = place - float(tap - spare_[axis]);
+                shares_[axis][size_t(n) * taps + tap] = vmax(1.0f - vmax(away, -away), vf{});
+            }
+        }
+    }
+
+    // Logits of cells -> those of places, in place. The last columns stay what they were.
+    void mix(const Patch& patch) {
+        const int spare_x = 1 + 2 * spare_[0], spare_y = 1 + 2 * spare_[1];
+        const int columns = patch.columns - spare_x;
+        if (job_.stretched) {
+            find_shares(key_places_, 0, patch.left, columns);
+            find_shares(key_places_, 1, patch.top, patch.rows);
+            for (int row = 0; row < patch.rows + spare_y; ++row) {
+                vf* own = patch.logits + size_t(row) * patch.columns;
+                const vf* share = shares_[0].at(0);
+                for (int x = 0; x < columns; ++x) {
+                    vf sum = vf{};
+                    for (int tap = 0; tap <= spare_x; ++tap) sum += *share++ * own[x + tap];
+                    own[x] = sum;
+                }
+            }
+            for (int row = 0; row < patch.rows; ++row) {
+                const vf* share = shares_[1].at(size_t(row) * (spare_y + 1));
+                vf* own = patch.logits + size_t(row) * patch.columns;
+                for (int x = 0; x < columns; ++x) {
+                    vf sum = vf{};
+                    for (int tap = 0; tap <= spare_y; ++tap) sum += share[tap] * own[size_t(tap) * patch.columns + x];
+                    own[x] = sum;
+                }
+            }
+            return;
+        }
+        const vf right = lanes_of(key_centres_.fraction[0]), below = lanes_of(key_centres_.fraction[1]);
+        for (int row = 0; row <= patch.rows; ++row) {
+            vf* own = patch.logits + size_t(row) * patch.columns;
+            vf* above = own - patch.columns;
+            for (int x = 0; x < columns; ++x) {
+                const vf mixed = own[x] + (own[x + 1] - own[x]) * right;
+                own[x] = mixed;
+                if (row) above[x] += (mixed - above[x]) * below;
+            }
+        }
+    }
+
+    // Which places belong to the window of which lane.
+    void find_places(const Patch& patch) {
+        const int counts[2] = {patch.columns - 1 - 2 * spare_[0], patch.rows}, firsts[2] = {patch.left, patch.top};
+        std::vector<uint16_t> square[2], inside[2];
+        for (int axis = 0; axis < 2; ++axis) {
+            const float end = float(axis ? job_.height : job_.width) - 0.5f;
+            for (int n = 0; n < counts[axis]; ++n) {
+                uint16_t within = 0, counted = 0;
+                for (int lane = 0; lane < LANES; ++lane) {
+                    const int away = firsts[axis] + spare_[axis] + n - key_places_.low[axis][lane];
+                    const float place = float(key_centres_.low[axis][lane] + away) + key_centres_.fraction[axis][lane];
+                    within |= uint16_t((std::abs(away) <= radius_) << lane);
+                    counted |= uint16_t((job_.zero_logit || (place >= -0.5f && place <= end)) << lane);
+                }
+                square[axis].push_back(within), inside[axis].push_back(uint16_t(within & counted));
+            }
+        }
+        places_.columns = counts[0];
+        places_.square.assign(size_t(patch.rows) * patch.columns, 0);
+        places_.member.assign(size_t(patch.rows) * patch.columns, 0);
+        for (int row = 0; row < patch.rows; ++row) {
+            for (int x = 0; x < counts[0]; ++x) {
+                const size_t key = size_t(row) * patch.columns + x;
+                places_.square[key] = square[1][row] & square[0][x];
+                places_.member[key] = inside[1][row] & inside[0][x];
+            }
+        }
+        if (!job_.shape) return;
+        for (int row = 0; row < patch.rows; ++row) {
+            for (int x = 0; x < counts[0]; ++x) {
+                uint16_t& own = places_.member[size_t(row) * patch.columns + x];
+                for (int lane = 0; lane < LANES; ++lane) {
+                    const int dx = patch.left + spare_[0] + x - key_places_.low[0][lane];
+                    const int dy = patch.top + spare_[1] + row - key_places_.low[1][lane];
+                    if ((own >> lane & 1) && !Window::has(job_.shape, radius_, dx, dy)) own ^= uint16_t(1u << lane);
+                }
+            }
+        }
+    }
+
+    // sums[k] += sum over the places of weight * value. Overwrites the weights, which must be 0 outside all windows.
+    [[gnu::noinline]] void read_places(const Patch& patch, vf* sums) {
+        Patch cells = patch;
+        cells.rows += 1 + 2 * spare_[1];
+        cells.window = nullptr, cells.displaced = false;
+        if (job_.stretched) {
+            spread_stretched(cells);
+        } else {
+            spread(cells);
+        }
+        if (!aligned_) return read_cells(cells, sums);
+        for (const Group& group : groups_of(patch.lanes, value_centres_)) {
+            reserve_box(group.box.area());
+            std::fill(boxed_.at(0), boxed_.at(group.box.area()), vf{});
+            for_windows(group, value_centres_, [&](size_t in_box, size_t in_window, int lane) {
+                reinterpret_cast<float*>(boxed_.at(in_box))[lane] =
+                    reinterpret_cast<float*>(cells.logits + in_window)[lane];
+            });
+            Patch own{patch.reference, group.box.first[1], group.box.first[0], group.box.size[1], group.box.size[0],
+                      nullptr, boxed_.at(0), group.lanes, false};
+            read_cells(own, sums);
+        }
+    }
+
+    void read_cells(const Patch& cells, vf* sums) {
+        if (!job_.zero_logit) fold(cells);
+        read(cells, sums);
+    }
+
+    // Weights of places -> those of the cells that they are mixed from, in place.
+    void spread(const Patch& cells) const {
+        const vf right = lanes_of(value_places_.fraction[0]), below = lanes_of(value_places_.fraction[1]);
+        for (int row = cells.rows - 1; row >= 0; --row) {
+            vf* own = cells.logits + size_t(row) * cells.columns;
+            const vf* above = own - cells.columns;
+            const bool first = row == 0, last = row == cells.rows - 1;
+            vf next = vf{};
+            for (int x = cells.columns - 1; x > 0; --x) {
+                vf sum = last ? vf{} : own[x - 1] - own[x - 1] * below;
+                if (!first) sum += above[x - 1] * below;
+                own[x] = next - next * right + sum * right;
+                next = sum;
+            }
+            own[0] = next - next * right;
+        }
+    }
+
+    void spread_stretched(const Patch& cells) {
+        const int spare_x = 1 + 2 * spare_[0], spare_y = 1 + 2 * spare_[1];
+        const int rows = cells.rows - spare_y, columns = cells.columns - spare_x;
+        find_shares(value_places_, 0, cells.left, columns);
+        find_shares(value_places_, 1, cells.top, rows);
+        for (int row = cells.rows - 1; row >= 0; --row) {
+            vf* own = cells.logits + size_t(row) * cells.columns;
+            for (int x = 0; x < columns; ++x) {
+                vf sum = vf{};
+                for (int tap = std::max(0, row - rows + 1); tap <= std::min(spare_y, row); ++tap) {
+                    const vf weight = cells.logits[size_t(row - tap) * cells.columns + x];
+                    sum += shares_[1][size_t(row - tap) * (spare_y + 1) + tap] * weight;
+                }
+                own[x] = sum;
+            }
+            for (int x = cells.columns - 1; x >= 0; --x) {
+                vf sum = vf{};
+                for (int tap = std::max(0, x - columns + 1); tap <= std::min(spare_x, x); ++tap)
+                    sum += shares_[0][size_t(x - tap) * (spare_x + 1) + tap] * own[x - tap];
+                own[x] = sum;
+            }
+        }
+    }
+
+    // What lies outside the frame counts as the nearest cell inside.
+    void fold(const Patch& cells) const {
+        const int left = std::max(0, -cells.left), right = std::min(cells.columns, job_.width - cells.left);
+        const int top = std::max(0, -cells.top), bottom = std::min(cells.rows, job_.height - cells.top);
+        for (int row = 0; row < cells.rows; ++row) {
+            vf* own = cells.logits + size_t(row) * cells.columns;
+            for (int x = 0; x < left; ++x) own[left] += own[x];
+            for (int x = right; x < cells.columns; ++x) own[right - 1] += own[x];
+        }
+        for (int row = 0; row < cells.rows; ++row) {
+            if (row >= top && row < bottom) continue;
+            const vf* own = cells.logits + size_t(row) * cells.columns;
+            vf* nearest = cells.logits + size_t(row < top ? top : bottom - 1) * cells.columns;
+            for (int x = left; x < right; ++x) nearest[x] += own[x];
+        }
+    }
+
     // Range of x of a row of a patch that lies in the frame and that some lane reaches; empty outside the frame.
     void inside(const Patch& patch, int row, int& first, int& last) const {
         first = patch.window ? patch.window->first[row] : 0;
@@ -349,8 +761,18 @@ class Band {
     }
 
     // Call key(logit, lanes, cell) for each key of the patch that takes part, cell = -1 for those outside the frame
-    // (whose logit is 0, where `zero_logit` lets them take part).
-    template <class Key> void for_keys(const Patch& patch, uint16_t lanes, Key key) const {
+    // (whose logit is 0, where `zero_logit` lets them take part) and for displaced places.
+    template <class Key> void for_keys(const Patch& patch, Key key) const {
+        const uint16_t lanes = patch.lanes;
+        if (patch.displaced) {
+            for (int row = 0; row < patch.rows; ++row) {
+                const size_t first = size_t(row) * patch.columns;
+                const uint16_t* member = &patch.window->member[first];
+                for (int x = 0; x < patch.window->columns; ++x)
+                    key(patch.logits[first + x], uint16_t(member[x] & lanes), -1);
+            }
+            return;
+        }
         for (int row = 0; row < patch.rows; ++row) {
             int first, last;
             inside(patch, row, first, last);
@@ -387,7 +809,7 @@ class Band {
         bool good = sweep(nullptr, [&](int tile, const Patch& patch) {
             vf bound = least[tile];
             const int32_t base = int32_t(patch.reference * cells_);
-            for_keys(patch, lanes_[tile], [&](vf logit, uint16_t lanes, int32_t cell) {
+            for_keys(patch, [&](vf logit, uint16_t lanes, int32_t cell) {
                 uint32_t hits = at_least(logit, bound) & lanes;
                 while (hits) {
                     int lane = __builtin_ctz(hits);
@@ -398,7 +820,7 @@ class Band {
                 }
             });
             least[tile] = bound;
-            if (job_.over_all) add_to_total(patch, lanes_[tile], inverse, highest[tile], total[tile]);
+            if (job_.over_all) add_to_total(patch, inverse, highest[tile], total[tile]);
         });
         if (!good) return false;
 
@@ -414,7 +836,7 @@ class Band {
         if (some) {
             good = sweep(again.data(), [&](int tile, const Patch& patch) {
                 const int32_t base = int32_t(patch.reference * cells_);
-                for_keys(patch, lanes_[tile], [&](vf logit, uint16_t lanes, int32_t cell) {
+                for_keys(patch, [&](vf logit, uint16_t lanes, int32_t cell) {
                     uint32_t hits = at_least(logit, least[tile]) & lanes;
                     while (hits) {
                         int lane = __builtin_ctz(hits);
@@ -484,15 +906,15 @@ class Band {
         return least;
     }
 
-    void add_to_total(const Patch& patch, uint16_t lanes, float inverse, vf& highest, vf& total) const {
+    void add_to_total(const Patch& patch, float inverse, vf& highest, vf& total) const {
         vf top = splat(-FLT_MAX);
-        for_keys(patch, lanes, [&](vf logit, uint16_t own, int32_t) {
+        for_keys(patch, [&](vf logit, uint16_t own, int32_t) {
             top = vmax(top, blend(expand(own), logit * inverse, splat(-FLT_MAX)));
         });
         top = vmax(top, highest);
         total *= exp_of(highest - top);
         highest = top;
-        for_keys(patch, lanes, [&](vf logit, uint16_t own, int32_t) {
+        for_keys(patch, [&](vf logit, uint16_t own, int32_t) {
             total += blend(expand(own), exp_of(logit * inverse - top), vf{});
         });
     }
@@ -555,9 +977,9 @@ class Band {
     // ------------------------------------------------------------------------------------- soft-max over all keys
 
     // The logits that count, the others -infinity: over the rows and columns of the patch that matter.
-    vf highest_of(const Patch& patch, uint16_t lanes) const {
+    vf highest_of(const Patch& patch) const {
         vf top = splat(-FLT_MAX);
-        for_keys(patch, lanes, [&](vf logit, uint16_t own, int32_t) {
+        for_keys(patch, [&](vf logit, uint16_t own, int32_t) {
             top = vmax(top, blend(expand(own), logit, splat(-FLT_MAX)));
         });
         return top;
@@ -569,7 +991,7 @@ class Band {
         for (int tile = 0; tile < tiles_; ++tile) highest[tile] = splat(-FLT_MAX), total[tile] = vf{};
         std::fill(sums.at(0), sums.at(size_t(tiles_) * K), vf{});
         bool good = sweep(nullptr, [&](int tile, const Patch& patch) {
-            vf top = vmax(highest[tile], highest_of(patch, lanes_[tile]));
+            vf top = vmax(highest[tile], highest_of(patch));
             vf* own_sums = sums.at(size_t(tile) * K);
             if (any(top != highest[tile])) {
                 vf shrink = exp_of(highest[tile] - top);
@@ -577,10 +999,13 @@ class Band {
                 for (int k = 0; k < K; ++k) own_sums[k] *= shrink;
                 highest[tile] = top;
             }
-            if (job_.labels) {
-                total[tile] += weigh_and_add_labels(patch, lanes_[tile], top, own_sums);
+            if (patch.displaced) {
+                total[tile] += weigh_places(patch, top);
+                read_places(patch, own_sums);
+            } else if (job_.labels) {
+                total[tile] += weigh_and_add_labels(patch, top, own_sums);
             } else {
-                total[tile] += weigh(patch, lanes_[tile], top, splat(1));
+                total[tile] += weigh(patch, top);
                 add_values(patch, own_sums);
             }
         });
@@ -589,15 +1014,27 @@ class Band {
         return true;
     }
 
-    // Logits -> weights e^(logit - top) * scale, in place, 0 for lanes that do not reach a key; -> their sum, in which
-    // cells outside the frame count.
-    vf weigh(const Patch& patch, uint16_t lanes, vf top, vf scale) const {
+    // Logits -> weights e^(logit - top), in place, 0 for lanes that do not reach a key; -> their sum, in which cells
+    // outside the frame count.
+    vf weigh(const Patch& patch, vf top) const {
         vf total = vf{};
-        for_keys(patch, lanes, [&](vf logit, uint16_t own, int32_t cell) {
-            vf weight = blend(expand(own), exp_of(logit - top) * scale, vf{});
+        for_keys(patch, [&](vf logit, uint16_t own, int32_t cell) {
+            vf weight = blend(expand(own), exp_of(logit - top), vf{});
             total += weight;
             if (cell >= 0) patch.logits[at_cell(patch, cell)] = weight;
         });
+        return total;
+    }
+
+    // The same for displaced places; places of no window become 0 too.
+    vf weigh_places(const Patch& patch, vf top) const {
+        vf total = vf{};
+        for (size_t key = 0; key < size_t(patch.rows) * patch.columns; ++key) {
+            vi own = expand(uint16_t(patch.window->member[key] & patch.lanes));
+            vf weight = blend(own, exp_of(patch.logits[key] - top), vf{});
+            patch.logits[key] = weight;
+            total += weight;
+        }
         return total;
     }
 
@@ -607,12 +1044,12 @@ class Band {
     }
 
     // `weigh` and `add_labels` in one go. Neighbours mostly have the same label: its sum stays in a register.
-    vf weigh_and_add_labels(const Patch& patch, uint16_t lanes, vf top, vf* sums) const {
+    vf weigh_and_add_labels(const Patch& patch, vf top, vf* sums) const {
         const int32_t* labels = job_.labels + patch.reference * cells_;
         const float* scales = job_.scales + patch.reference * cells_;
         vf total = vf{}, run = vf{};
         int32_t current = -1;
-        for_keys(patch, lanes, [&](vf logit, uint16_t own, int32_t cell) {
+        for_keys(patch, [&](vf logit, uint16_t own, int32_t cell) {
             vf weight = blend(expand(own), exp_of(logit - top), vf{});
             total += weight;
             if (cell < 0) return;
@@ -624,6 +1061,14 @@ class Band {
         });
         if (current >= 0) sums[current] += run;
         return total;
+    }
+
+    void read(const Patch& patch, vf* sums) const {
+        if (job_.labels) {
+            add_labels(patch, sums);
+        } else {
+            add_values(patch, sums);
+        }
     }
 
     void add_labels(const Patch& patch, vf* sums) const {
@@ -687,55 +1132,56 @@ class Band {
         for (int tile = 0; tile < tiles_; ++tile) highest[tile] = splat(-FLT_MAX), total[tile] = vf{};
         std::fill(sums.at(0), sums.at(size_t(tiles_) * K), vf{});
         bool good = sweep(nullptr, [&](int tile, const Patch& patch) {
-            vf top = vmax(highest[tile], highest_of(patch, lanes_[tile]));
+            vf top = vmax(highest[tile], highest_of(patch));
             total[tile] *= exp_of(highest[tile] - top);
             highest[tile] = top;
             vf own = vf{};
-            for_keys(patch, lanes_[tile], [&](vf logit, uint16_t lanes, int32_t) {
+            for_keys(patch, [&](vf logit, uint16_t lanes, int32_t) {
                 own += blend(expand(lanes), exp_of(logit - top), vf{});
             });
             total[tile] += own;
         });
         if (!good) return false;
         sweep(nullptr, [&](int tile, const Patch& patch) {
-            vf mass = probabilities(patch, lanes_[tile], highest[tile], 1.0f / total[tile]);
-            replace(patch, lanes_[tile], mass);
-            if (job_.labels) {
-                add_labels(patch, sums.at(size_t(tile) * K));
+            vf mass = probabilities(patch, highest[tile], 1.0f / total[tile]);
+            replace(patch, mass);
+            if (patch.displaced) {
+                read_places(patch, sums.at(size_t(tile) * K));
             } else {
-                add_values(patch, sums.at(size_t(tile) * K));
+                read(patch, sums.at(size_t(tile) * K));
             }
         });
         for (int tile = 0; tile < tiles_; ++tile) write(tile, sums.at(size_t(tile) * K), splat(1));
         return true;
     }
 
-    // The lanes for which a key of the patch takes part.
-    uint16_t valid(const Patch& patch, int row, int x, uint16_t lanes) const {
+    // Whether a key of the patch has a logit of its own.
+    bool here(const Patch& patch, int row, int x) const {
         int y = patch.top + row, cell_x = patch.left + x;
-        bool here = y >= 0 && y < job_.height && cell_x >= 0 && cell_x < job_.width;
-        if (!here && !job_.zero_logit) return 0;
-        return uint16_t(patch.window->member[size_t(row) * patch.columns + x] & lanes);
+        return patch.displaced || (y >= 0 && y < job_.height && cell_x >= 0 && cell_x < job_.width);
+    }
+
+    // The lanes for which a key of the patch takes part.
+    uint16_t valid(const Patch& patch, int row, int x) const {
+        if (!job_.zero_logit && !here(patch, row, x)) return 0;
+        return uint16_t(patch.window->member[size_t(row) * patch.columns + x] & patch.lanes);
     }
 
     // Logits -> probabilities over the whole patch, cells outside the frame included, and `valid_`; -> their sum.
-    vf probabilities(const Patch& patch, uint16_t lanes, vf top, vf scale) {
+    vf probabilities(const Patch& patch, vf top, vf scale) {
         size_t keys = size_t(patch.rows) * patch.columns;
         if (keys > fitted_size_) fitted_.resize(fitted_size_ = keys), valid_.resize(keys);
         vf total = vf{};
         for (int row = 0; row < patch.rows; ++row) {
-            int y = patch.top + row;
             for (int x = 0; x < patch.columns; ++x) {
-                int cell_x = patch.left + x;
                 vf& entry = patch.logits[size_t(row) * patch.columns + x];
-                uint16_t own = valid(patch, row, x, lanes);
+                uint16_t own = valid(patch, row, x);
                 valid_[size_t(row) * patch.columns + x] = own;
                 if (!own) {
                     entry = vf{};
                     continue;
                 }
-                bool here = y >= 0 && y < job_.height && cell_x >= 0 && cell_x < job_.width;
-                entry = blend(expand(own), exp_of((here ? entry : vf{}) - top) * scale, vf{});
+                entry = blend(expand(own), exp_of((here(patch, row, x) ? entry : vf{}) - top) * scale, vf{});
                 total += entry;
             }
         }
@@ -747,23 +1193,23 @@ class Band {
         vf mass, xx, yy, xy;
     };
 
-    void replace(const Patch& patch, uint16_t lanes, vf mass) {
+    void replace(const Patch& patch, vf mass) {
         if (job_.components == 2) {
-            replace_by<2>(patch, lanes, mass);
+            replace_by<2>(patch, mass);
         } else {
-            replace_by<0>(patch, lanes, mass);
+            replace_by<0>(patch, mass);
         }
     }
 
     // N: the number of components where it is known when this is compiled, else 0.
-    template <int N> void replace_by(const Patch& patch, uint16_t lanes, vf mass) {
+    template <int N> void replace_by(const Patch& patch, vf mass) {
         const int components = N ? N : job_.components;
         Bump bumps[N ? N : MAX_COMPONENTS];
         find_peaks(patch, bumps);
         vi replaced = splat_i(-1);
         if (job_.threshold >= 0) {
             replaced = bumps[0].peak > splat(job_.threshold);
-            if (!any(replaced & expand(lanes))) return;
+            if (!any(replaced & expand(patch.lanes))) return;
         }
         if (job_.fixed_width) {
             prepare_fixed(bumps);
@@ -882,13 +1328,21 @@ class Band {
     const MmliirJob& job_;
     const int start_, stop_, across_, tiles_;
     const size_t cells_;
-    size_t stride_, packed_size_ = 0, logits_size_ = 0, fitted_size_ = 0;
+    size_t stride_, packed_size_ = 0, logits_size_ = 0, boxed_size_ = 0, fitted_size_ = 0;
     int packed_first_ = 0;
     bool finite_ = true;
     std::vector<Window*> windows_;
     std::vector<uint16_t> lanes_; // of each tile: which lie in the frame
     Buffer<float> queries_, packed_;
-    Buffer<vf> logits_;
+    Buffer<vf> logits_, boxed_;
+    int radius_ = 0, spare_[2] = {0, 0}; // of the displaced reference at work; cells beyond the window on each side
+    float stretch_[2] = {0, 0};           // how far its places lie apart, less 1
+    bool aligned_ = false;                // each lane's window lies in the same place of the patch
+    // Of the tile at work: in the frame and in the patch.
+    Centres key_centres_, value_centres_, key_places_, value_places_;
+    std::vector<Group> groups_;
+    Window places_;                       // of the group at work
+    Buffer<vf> shares_[2];
     Buffer<vf> fitted_;
     Buffer<uint16_t> valid_; // of a patch: the lanes for which each key takes part
     Buffer<Kept> kept_;
