@@ -29,7 +29,8 @@ import torch
 
 from mmliir.apis import propagate
 from mmliir.apis.configs import load_config
-from mmliir.apis.evaluate import build_method, make_encoder
+from mmliir.apis.encoders import make_encoder
+from mmliir.apis.evaluate import build_method
 from mmliir.apis.propagate import write_propagation
 from mmliir.datasets import FrameFolder, read_label_map, write_label_map
 from mmliir.models.methods import BaseCorrespondence
