@@ -2,8 +2,9 @@
 """How fast a frame is encoded: layouts, folded batch norm, compiled, several frames at a time, other run times.
 
 All variants run in one process, in turn, --rounds times, with a product of large matrices before each: `time` and `cpu`
-(processor seconds of all threads) are medians a frame; `share` is the encoder's operations over the time and the rate
-of the matrix products of the same rounds. `difference` is the largest from the first variant, over its largest value.
+(processor seconds of all threads) are medians a frame; `share` is the encoder's operations a second over those of the
+matrix products of the same rounds, per processor second (on a GPU by the clock). `difference` is the largest from the
+first variant, over its largest value.
 Variants whose package is not installed (onnxruntime, openvino) or that cannot be compiled say so and are left out.
 
 examples:
@@ -14,7 +15,6 @@ examples:
 
 import argparse
 import copy
-import importlib.util
 import statistics
 import sys
 import tempfile
@@ -23,13 +23,14 @@ from pathlib import Path
 
 import torch
 from common import (
+    MATRIX_SIDE,
     Bars,
     Column,
+    Cost,
     TextTable,
     add_machine_arguments,
     add_report_arguments,
     describe_machine,
-    matrix_rate,
     plot_bars,
     settled_device,
     timed,
@@ -121,12 +122,21 @@ def compare(encoder: nn.Module, args: argparse.Namespace, folder: Path) -> list[
         difference = (found[:1].float() - truth).abs().max() / truth.abs().max()
         ready[name, batch] = run, float(difference)
     costs: dict[tuple[str, int], list] = {key: [] for key in ready}
-    rates = []
+    rates: list[Cost] = []
+    side = 256 if args.quick else MATRIX_SIDE[args.device]
+    a, b = torch.randn(2, side, side, device=args.device)
+
+    def product() -> Tensor:
+        return torch.mm(a, b)
+
+    product()
     for _ in range(args.rounds):
         for (name, batch), (run, _) in ready.items():
-            rates.append(matrix_rate(args.device, side=256 if args.quick else None, repeats=2))
+            rates.append(timed(product, args.device)[0])
             costs[name, batch].append(timed(lambda run=run, batch=batch: run(images[:batch]), args.device)[0])
-    print(f'matrix products between them: median {statistics.median(rates):.0f}, best {max(rates):.0f} GFLOP/s')
+    key = 'wall' if args.device == 'cuda' else 'cpu'
+    rate = 2e-9 * side**3 / statistics.median(getattr(cost, key) for cost in rates)
+    print(f'matrix products between them: {rate:.0f} GFLOP a {"second" if key == "wall" else "processor second"}')
     TABLE.print_header()
     rows = []
     for (name, batch), (_, difference) in ready.items():
@@ -134,7 +144,7 @@ def compare(encoder: nn.Module, args: argparse.Namespace, folder: Path) -> list[
         row = {'variant': name, 'batch': batch, 'wall_s': wall / batch, 'cpu_s': cpu / batch, 'difference': difference}
         row['time_ratio'] = rows[0]['wall_s'] / row['wall_s'] if rows else 1.0
         row['cpu_ratio'] = rows[0]['cpu_s'] / row['cpu_s'] if rows else 1.0
-        row['share'] = flop / row['wall_s'] / statistics.median(rates) * 1e-9
+        row['share'] = 1e-9 * flop / row[f'{key}_s'] / rate
         rows.append(row)
         TABLE.print_row(row)
     return rows
@@ -160,26 +170,12 @@ def variants(
     def compiled(run: nn.Module) -> Encoder:
         return torch.compile(run, mode='reduce-overhead' if device == 'cuda' else None, dynamic=False)
 
-    def frozen(run: nn.Module) -> Encoder:
+    def frozen(run: nn.Module, precision: Callable[[Encoder], Encoder]) -> Encoder:
         import torch._inductor.config as settings
 
-        settings.freezing = True
-        try:
-            compiled_run = torch.compile(copy.deepcopy(run), dynamic=False)
+        with settings.patch(freezing=True):
+            compiled_run = precision(torch.compile(copy.deepcopy(run), dynamic=False))
             compiled_run(images[:1])  # compiled while the setting holds
-        finally:
-            settings.freezing = False
-        return compiled_run
-
-    def half_frozen(run: nn.Module) -> Encoder:
-        import torch._inductor.config as settings
-
-        settings.freezing = True
-        try:
-            compiled_run = half(torch.compile(copy.deepcopy(run), dynamic=False))
-            compiled_run(images[:1])
-        finally:
-            settings.freezing = False
         return compiled_run
 
     found: dict[tuple[str, int], Callable[[], Encoder]] = {
@@ -189,12 +185,12 @@ def variants(
         ('contiguous, folded', 1): lambda: contiguous(folded(encoder)),
         ('channels last', 4): lambda: encoder,
         ('compiled', 1): lambda: compiled(copy.deepcopy(encoder)),
-        ('compiled, frozen', 1): lambda: frozen(encoder),
+        ('compiled, frozen', 1): lambda: frozen(encoder, lambda run: run),
         ('bfloat16', 1): lambda: half(encoder),
         ('bfloat16, folded', 1): lambda: half(folded(encoder)),
         ('bfloat16', 4): lambda: half(encoder),
         ('bfloat16, compiled', 1): lambda: half(compiled(copy.deepcopy(encoder))),
-        ('bfloat16, compiled, frozen', 1): lambda: half_frozen(encoder),
+        ('bfloat16, compiled, frozen', 1): lambda: frozen(encoder, half),
     }
     if device == 'cpu':
         found['onnxruntime', 1] = lambda: onnx_runtime(encoder, images, folder, args.threads)
@@ -255,5 +251,4 @@ def label(row: dict) -> str:
 
 
 if __name__ == '__main__':
-    assert importlib.util.find_spec('mmliir')
     sys.exit(main())
