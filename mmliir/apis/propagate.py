@@ -90,6 +90,7 @@ class _FirstFrames:
     def __init__(self, frames: FrameSequence, count: int) -> None:
         self.name, self._frames, self._count = frames.name, frames, min(count, len(frames))
         self.frame_rate: float | None = getattr(frames, 'frame_rate', None)
+        self.concurrent: bool = getattr(frames, 'concurrent', False)
 
     def __len__(self) -> int:
         return self._count

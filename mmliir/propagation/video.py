@@ -185,7 +185,8 @@ def encode_frames(
         frame = read_frame(frames, number, name, size)
         return number, frame, stage_frame(frame, device)
 
-    later = map_ahead(read, numbers[1:], overlap.readers, overlap.ahead)
+    readers = overlap.readers if getattr(frames, 'concurrent', False) else min(1, overlap.readers)
+    later = map_ahead(read, numbers[1:], readers, overlap.ahead)
     staged = itertools.chain([(numbers[0], first, stage_frame(first, device))], later)
     stream = EncoderStream(device) if device.type == 'cuda' and overlap.readers else None
     run = functools.partial(encode_frame, encode=encode, settings=settings, device=device)

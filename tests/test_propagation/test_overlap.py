@@ -1,6 +1,7 @@
 """Reading ahead, and encoding on a stream of its own: the same label maps, the same errors at the same frames."""
 
 import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 from unittest.mock import MagicMock, call
@@ -80,6 +81,28 @@ def test_a_broken_frame_comes_after_all_label_maps_before_it(monkeypatch, value)
         for label_map in maps:
             taken.append(label_map)
     assert len(taken) == 6 and not _own_threads()
+
+
+@pytest.mark.usefixtures('overlap')
+@pytest.mark.parametrize('concurrent,most', [(None, 1), (False, 1), (True, 2)])
+def test_several_threads_read_only_where_frames_allow_it(concurrent, most):
+    class Busy(_Frames):
+        now = at_once = 0
+        lock = threading.Lock()
+
+        def __getitem__(self, number):
+            with self.lock:
+                self.now += 1
+                self.at_once = max(self.at_once, self.now)
+            time.sleep(0.005)
+            with self.lock:
+                self.now -= 1
+            return super().__getitem__(number)
+
+    frames = Busy()
+    if concurrent is not None:
+        frames.concurrent = concurrent
+    assert len(list(_run(frames))) == 12 and frames.at_once == most
 
 
 @pytest.mark.usefixtures('overlap')
