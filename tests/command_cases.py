@@ -46,6 +46,8 @@ def run(program: str, *arguments: object) -> Outcome:
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         mock.patch.object(sys, 'argv', [program, *argv]),
+        # a script finds its neighbours
+        mock.patch.object(sys, 'path', [str((ROOT / program).parent), *sys.path]),
     ):
         try:
             if program == 'mmliir':

@@ -15,6 +15,7 @@ from mmliir.apis.evaluate import build_method
 from mmliir.datasets import write_label_map
 from mmliir.structures.palette import davis_palette
 from mmliir.testing.synthetic import generate_video, write_davis_layout
+from mmliir.utils.pipeline import OVERLAP_VARIABLE
 
 QUICKSTART = ROOT / 'configs' / 'liir_r18_quickstart.py'
 
@@ -149,7 +150,9 @@ def test_two_images_of_one_name_are_refused(clip, tmp_path):
     assert "two frames called '00001'" in propagate(*clip, tmp_path / 'out').error()
 
 
-def test_a_truncated_jpeg_stops_and_the_run_goes_on_once_it_is_whole(clip, tmp_path):
+@pytest.mark.parametrize('overlap', ['0', '1'])
+def test_a_truncated_jpeg_stops_and_the_run_goes_on_once_it_is_whole(clip, tmp_path, monkeypatch, overlap):
+    monkeypatch.setenv(OVERLAP_VARIABLE, overlap)
     video, out = write_frames(tmp_path / 'jpegs', suffix='.jpg'), tmp_path / 'out'
     whole = (video / '00002.jpg').read_bytes()
     (video / '00002.jpg').write_bytes(whole[: len(whole) // 2])

@@ -16,9 +16,11 @@ from mmliir.apis.propagate import write_propagation
 from mmliir.datasets import VideoFile, write_label_map
 from mmliir.propagation import get_protocol, propagate_video
 from mmliir.testing.synthetic import generate_video, write_davis_layout
+from mmliir.utils.pipeline import OVERLAP_VARIABLE
 from mmliir.version import __version__
+from mmliir.visualization import overlay_labels
 
-TOOLS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'tools').rglob('*.py'))
+TOOLS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'tools').rglob('*.py') if path.name != 'common.py')
 
 
 def read_ids(path: Path) -> np.ndarray:
@@ -80,7 +82,9 @@ def test_a_benchmark_is_propagated_scored_continued_and_scored_again(tmp_path):
 # -- mmliir propagate ---------------------------------------------------------------------------------------
 
 
-def test_a_video_file_and_its_frames_in_a_folder_are_propagated_alike(tmp_path, first):
+@pytest.mark.parametrize('overlap', ['0', '1'])
+def test_a_video_file_and_its_frames_in_a_folder_are_propagated_alike(tmp_path, first, monkeypatch, overlap):
+    monkeypatch.setenv(OVERLAP_VARIABLE, overlap)
     av = pytest.importorskip('av')
     path = tmp_path / 'clip.mkv'
     with av.open(str(path), 'w') as container:
@@ -103,6 +107,8 @@ def test_a_video_file_and_its_frames_in_a_folder_are_propagated_alike(tmp_path, 
     assert sorted(contents(tmp_path / 'a')) == [*names, 'overlay.mp4', 'run.json']
     overlay = VideoFile(tmp_path / 'a' / 'overlay.mp4')
     assert len(overlay) == 5 and overlay.frame_rate == 12
+    drawn = overlay_labels(make_frames(5)[4], read_ids(tmp_path / 'a' / names[4]))
+    assert np.abs(overlay[4].astype(float) - drawn).mean() < 10  # lossy; frame 3 is at a mean of 20
     card = json.loads((tmp_path / 'a' / 'run.json').read_text())
     assert card['model'] == 'raw_lab' and card['data']['num_frames'] == 5
 

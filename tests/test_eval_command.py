@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command_cases import RAW_LAB, ROOT, Outcome, contents, run, start
 from PIL import Image
 from replicas import HANDED_IN, SCORED, videos, write_perfect, write_replica, write_replicas
@@ -263,6 +264,34 @@ def test_other_settings_over_old_predictions_are_refused(davis, tmp_path, first,
     fresh = tmp_path / 'fresh'
     assert evaluate(davis, fresh, *common, *second, **options).code == 0
     assert contents(out) == contents(fresh) != before
+
+
+@pytest.mark.parametrize('program', ['mmliir eval', 'mmliir propagate', 'tools/test.py'])
+def test_compiling_is_asked_for_by_name_and_is_on_the_card(davis, tmp_path, monkeypatch, program):
+    compiled = []
+
+    def note(function, mode):
+        compiled.append(mode)
+        return function
+
+    monkeypatch.setattr(torch, 'compile', note)
+    out, root = tmp_path / 'out', davis / 'davis2017'
+    mask = root / 'Annotations' / '480p' / 'v0' / '00000.png'
+    commands = {
+        'mmliir eval': lambda *more: evaluate(davis, out, '--no-report', *more),
+        'mmliir propagate': lambda *more: run(
+            *('mmliir', 'propagate', root / 'JPEGImages' / '480p' / 'v0', '--mask', mask, '--config', RAW_LAB),
+            *('--out', out, *more),
+        ),
+        'tools/test.py': lambda *more: run(
+            *('tools/test.py', RAW_LAB, '--task', 'davis2017', '--data-root', root, '--out', out, *more)
+        ),
+    }
+    done = commands[program]('--compile')
+    assert done.code == 0 and compiled == ['default'], done.err
+    (card,) = out.rglob('run.json')
+    assert json.loads(card.read_text())['input']['compiled'] is True
+    assert 'input.compiled' in commands[program]().error()
 
 
 def test_other_weights_another_protocol_and_another_size(davis, tmp_path):

@@ -1,22 +1,13 @@
 """tools/benchmarks/{memory,data_loading,whole_video}.py: they check what they say, and what they write can be read."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
 
 import pytest
+from benchmark_programs import load_program
 
-FOLDER = Path(__file__).resolve().parents[1] / 'tools' / 'benchmarks'
 linux = pytest.mark.skipif(not Path('/proc/self/clear_refs').exists(), reason='memory is measured on Linux')
-
-
-def _load(name, monkeypatch):
-    spec = importlib.util.spec_from_file_location(f'{name}_benchmark', FOLDER / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
 
 
 def _run(program, monkeypatch, path, *arguments):
@@ -28,7 +19,7 @@ def _run(program, monkeypatch, path, *arguments):
 @linux
 @pytest.mark.usefixtures('one_thread')
 def test_a_stream_takes_what_its_references_take(monkeypatch, tmp_path):
-    program = _load('memory', monkeypatch)
+    program = load_program('memory', monkeypatch)
     code, report = _run(program, monkeypatch, tmp_path / 'memory.json', '--threads', '1', '--protocols', 'crw')
     (row,) = report['rows']
     assert code == 0 and row['stream_mb'] <= row['step_mb'] + 20
@@ -40,19 +31,48 @@ def test_a_stream_takes_what_its_references_take(monkeypatch, tmp_path):
 
 @pytest.mark.usefixtures('one_thread')
 def test_the_released_loop_gives_the_same_label_maps(monkeypatch, tmp_path):
-    program = _load('whole_video', monkeypatch)
-    code, row = _run(program, monkeypatch, tmp_path / 'video.json', '--threads', '1')
+    program = load_program('whole_video', monkeypatch)
+    drawn = ('--plot', str(tmp_path / 'v.png'))
+    code, report = _run(program, monkeypatch, tmp_path / 'video.json', '--threads', '1', *drawn)
+    (row,) = report['rows']
     assert code == 0 and row['same_pixels'] > 0.999
     assert row['references'] == 5 and row['frames'] == 8
+    assert (tmp_path / 'v.png').is_file() and report['matrix_gflops'] > 0
     parts = row['released_parts_cpu_s']
     # Frames 1..7 have 1, 2, 2, 3, 3, 4, 5 references.
     expected = parts['encode'] * (20 + 7) / 6 + parts['attend'] * 20 / 5 + 7 * (parts['read'] + parts['write'])
     assert row['released_cpu_s'] == pytest.approx(expected)
 
 
+@pytest.mark.usefixtures('one_thread')
+@pytest.mark.parametrize('protocol,with_prior', [('crw', False), ('liir_compat', True)])
+def test_a_frame_is_split_into_parts(monkeypatch, tmp_path, protocol, with_prior):
+    program = load_program('whole_video', monkeypatch)
+    wanted = ('--threads', '1', '--protocol', protocol, '--released-frames', '0')
+    code, report = _run(program, monkeypatch, tmp_path / 'video.json', *wanted)
+    (row,) = report['rows']
+    parts = row['parts']
+    expected = {'read', 'encode', 'affinity and read-out', 'decode labels', 'rest of the step', 'PNG', 'file'}
+    assert code == 0 and set(parts) == expected | ({'prior'} if with_prior else set())
+    assert sum(part['share'] for part in parts.values()) == pytest.approx(1)
+    # Of frames of 32 x 48 pixels too, most of the time is the encoder's.
+    assert max(parts, key=lambda name: parts[name]['cpu_s']) == 'encode'
+    assert row['encoder_gflop'] == pytest.approx(1.1, rel=0.1) and row['same_pixels'] is None
+
+
+@pytest.mark.usefixtures('one_thread')
+def test_variants_of_the_encoder_give_its_features(monkeypatch, tmp_path):
+    program = load_program('encoder', monkeypatch)
+    wanted = ('--threads', '1', '--only', 'folded', 'contiguous', 'channels last')
+    code, report = _run(program, monkeypatch, tmp_path / 'encoder.json', *wanted)
+    differences = {(row['variant'], row['batch']): row['difference'] for row in report['rows']}
+    assert code == 0 and {('contiguous, folded', 1), ('channels last', 4), ('bfloat16, folded', 1)} <= set(differences)
+    assert differences.pop(('bfloat16, folded', 1)) < 0.05 and max(differences.values()) < 1e-4
+
+
 def test_rates_of_decoders_and_of_the_training_loader(monkeypatch, tmp_path):
     pytest.importorskip('av')
-    program = _load('data_loading', monkeypatch)
+    program = load_program('data_loading', monkeypatch)
     path = tmp_path / 'loading.json'
     code, report = _run(program, monkeypatch, path, '--step-seconds', '2')
     rows = report['rows']

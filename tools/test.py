@@ -17,7 +17,7 @@ from mmengine.config import Config, DictAction
 from rich.console import Console
 
 from mmliir.apis.evaluate import UNTRAINED, default_jobs, evaluate
-from mmliir.cli.common import progress_bar
+from mmliir.cli.common import add_encoder_options, progress_bar
 from mmliir.evaluation.sharding import current_shard
 from mmliir.evaluation.tables import result_table
 from mmliir.propagation import PRESETS
@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', metavar='DIR', help='predictions and scores (default: under work_dirs)')
     parser.add_argument('--sequences', metavar='A,B', help='only these sequences')
     parser.add_argument('--overwrite', action='store_true', help="replace another run's predictions in --out")
-    parser.add_argument('--amp', action='store_true', help='encode in bfloat16')
+    add_encoder_options(parser)
     parser.add_argument('--seed', type=int, default=0, help=f'of {UNTRAINED} weights (default: 0)')
     parser.add_argument('--backend', choices=('mmliir', 'official'), default='mmliir', help='metric code')
     parser.add_argument('--jobs', type=int, default=default_jobs(), metavar='N', help='parallel work of the metric')
@@ -73,6 +73,7 @@ def main() -> int:
                 out_dir=args.out or default_out_dir(args),
                 sequences=[name.strip() for name in args.sequences.split(',')] if args.sequences else None,
                 amp=args.amp,
+                compiled=args.compile,
                 overwrite=args.overwrite,
                 backend=args.backend,
                 jobs=args.jobs,

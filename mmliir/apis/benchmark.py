@@ -93,6 +93,7 @@ def run_benchmarks(
     out_dir: str | Path,
     *,
     amp: bool = False,
+    compiled: bool = False,
     overwrite: bool = False,
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
@@ -108,6 +109,7 @@ def run_benchmarks(
         identity: What results say of it.
         out_dir: Each run has a folder of its own in it, see `PlannedRun.folder`.
         amp: Encode in bfloat16.
+        compiled: Compile the encoder, see `CompiledEncoder`.
         overwrite: Replace predictions of other runs.
         jobs: Parallel work of the metrics.
         progress: Called by the metric with (done, all).
@@ -129,6 +131,7 @@ def run_benchmarks(
             planned.protocol,
             planned.folder(out_dir),
             amp=amp,
+            compiled=compiled,
             overwrite=overwrite,
             jobs=jobs,
             progress=progress,

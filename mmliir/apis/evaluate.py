@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 
 from mmliir.apis.configs import load_config
+from mmliir.apis.encoders import make_encoder
 from mmliir.evaluation.export import export_predictions, prepare_folder
 from mmliir.evaluation.metrics import BenchmarkResult
 from mmliir.evaluation.protocol import ProtocolCard, fingerprint_data, read_run_card, write_run_card
@@ -110,6 +111,7 @@ def evaluate(
     out_dir: str | Path = 'work_dirs/eval',
     sequences: Sequence[str] | None = None,
     amp: bool = False,
+    compiled: bool = False,
     overwrite: bool = False,
     backend: str = 'mmliir',
     jobs: int = 1,
@@ -131,6 +133,7 @@ def evaluate(
         out_dir: Predictions, a folder a sequence; `run.json`, `scores.json`.
         sequences: Only these; None for all.
         amp: Encode in bfloat16.
+        compiled: Compile the encoder, see `CompiledEncoder`.
         overwrite: Replace the predictions of another run.
         backend: Metric code: 'mmliir', or 'official' where the benchmark has a tool of its own that can be called.
         jobs: Parallel work of the metric; no number depends on it.
@@ -164,6 +167,7 @@ def evaluate(
         chosen,
         out_dir,
         amp=amp,
+        compiled=compiled,
         overwrite=overwrite,
         backend=backend,
         jobs=jobs,
@@ -200,6 +204,7 @@ def run_task(
     out_dir: str | Path,
     *,
     amp: bool = False,
+    compiled: bool = False,
     overwrite: bool = False,
     backend: str = 'mmliir',
     jobs: int = 1,
@@ -217,6 +222,7 @@ def run_task(
         protocol: As it is on this benchmark, see `protocol_for`.
         out_dir: Predictions, a folder a sequence; `run.json`, `scores.json`.
         amp: Encode in bfloat16.
+        compiled: Compile the encoder, see `CompiledEncoder`.
         overwrite: Replace the predictions of another run.
         backend: See `evaluate`.
         jobs: Parallel work of the metric.
@@ -234,11 +240,15 @@ def run_task(
     _refuse_data_as_output(task, out_dir)
     samples, unread = _open_samples(task, strict)
     identity = dataclasses.replace(identity, details=identity.details | {'state_sha256': state_digest(model)})
-    card = make_card(samples, task, protocol, identity, amp)
+
+    def card_of(part: Sequence) -> ProtocolCard:
+        return make_card(part, task, protocol, identity, amp, compiled)
+
+    card = card_of(samples)
     refusal = None
     if shard.is_main:
         try:
-            _accept_repaired(out_dir, samples, card, lambda part: make_card(part, task, protocol, identity, amp))
+            _accept_repaired(out_dir, samples, card, card_of)
             prepare_folder(out_dir, task.dataset.names, card, overwrite)
         except ValueError as error:
             refusal = str(error)
@@ -247,7 +257,7 @@ def run_task(
         raise ValueError(refusal)
     report = export_predictions(
         [samples[number] for number in shard.mine([len(sample.frames) for sample in samples])],
-        make_encoder(model, amp),
+        make_encoder(model, amp, compiled),
         protocol,
         model.stride,
         out_dir,
@@ -332,7 +342,7 @@ def _without_folders(text: str, folders: Sequence[Path]) -> str:
 
 
 def make_card(
-    samples: Sequence, task: Task, protocol: Protocol, identity: ModelIdentity, amp: bool
+    samples: Sequence, task: Task, protocol: Protocol, identity: ModelIdentity, amp: bool, compiled: bool = False
 ) -> ProtocolCard:
     """Everything that the scores of this evaluation depend on."""
     settings = dataclasses.asdict(protocol.settings)
@@ -342,7 +352,7 @@ def make_card(
     return ProtocolCard(
         protocol=protocol.name,
         settings=settings,
-        input=describe_input(protocol, identity, amp) | {'benchmark': task.data_options()},
+        input=describe_input(protocol, identity, amp, compiled) | {'benchmark': task.data_options()},
         colour_space=identity.colour_space,
         model=identity.name,
         checkpoint_sha256=identity.checkpoint_sha256,
@@ -388,9 +398,10 @@ def _frame_size(sample: VideoSample | PointSample) -> tuple[int, int]:
     return tuple(sample.frames[0].shape[:2]) if size is None else tuple(size)
 
 
-def describe_input(protocol: Protocol, identity: ModelIdentity, amp: bool) -> dict:
+def describe_input(protocol: Protocol, identity: ModelIdentity, amp: bool, compiled: bool = False) -> dict:
     """How frames enter and what encodes them: with it on the card, a changed option is another run."""
-    return dataclasses.asdict(protocol.input) | {'precision': 'bfloat16' if amp else 'float32'} | identity.details
+    run = {'precision': 'bfloat16' if amp else 'float32'} | ({'compiled': True} if compiled else {})
+    return dataclasses.asdict(protocol.input) | run | identity.details
 
 
 def _refuse_data_as_output(task: Task, out_dir: Path) -> None:
@@ -405,18 +416,6 @@ def _would_replace(task: Task, out: Path) -> bool:
     data_root = task.dataset.data_root.resolve()
     folders = [(out / name).resolve() for name in task.dataset.names]
     return any(folder == data_root or folder in data_root.parents for folder in folders)
-
-
-def make_encoder(model: BaseCorrespondence, amp: bool) -> Callable[[torch.Tensor], torch.Tensor]:
-    """(B, 3, H, W) uint8 RGB -> (B, C, h, w) features; with `amp`, computed in bfloat16."""
-    if not amp:
-        return model.extract_feature
-
-    def encode(frames: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(frames.device.type, dtype=torch.bfloat16):
-            return model.extract_feature(frames)
-
-    return encode
 
 
 def default_jobs() -> int:

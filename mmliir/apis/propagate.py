@@ -12,8 +12,10 @@ import torch
 from mmengine.config import Config
 
 from mmliir.apis.configs import load_config
-from mmliir.apis.evaluate import build_method, describe_input, describe_model, make_encoder
-from mmliir.datasets import FrameArray, check_mask_size, open_frames, read_label_map, write_label_map
+from mmliir.apis.encoders import make_encoder
+from mmliir.apis.evaluate import build_method, describe_input, describe_model
+from mmliir.datasets import FrameArray, check_mask_size, open_frames, read_label_map
+from mmliir.datasets.masks import label_map_png
 from mmliir.evaluation.protocol import (
     RUN_CARD_NAME,
     ProtocolCard,
@@ -21,9 +23,11 @@ from mmliir.evaluation.protocol import (
     fingerprint_data,
     write_run_card,
 )
-from mmliir.propagation import Protocol, propagate_video, resolve_protocol
+from mmliir.propagation import Protocol, VideoLabels, propagate_video, resolve_protocol
 from mmliir.structures import FrameSequence
 from mmliir.utils.env import code_version
+from mmliir.utils.files import write_bytes_atomic
+from mmliir.utils.pipeline import NO_OVERLAP, Overlap, map_ahead, overlap_for
 from mmliir.visualization import overlay_labels, require_video_writer, write_video
 
 OVERLAY_NAME = 'overlay'
@@ -44,20 +48,22 @@ class Propagation:
         notes: What was assumed about the mask files, one sentence each.
         card: Everything that the label maps depend on.
         inputs: Files and folders that are read: the video and the masks.
+        overlap: What of reading and writing runs beside the propagation.
     """
 
     name: str
     frames: FrameSequence
     frame_names: tuple[str, ...]
-    label_maps: Iterator[np.ndarray]
+    label_maps: VideoLabels
     notes: tuple[str, ...]
     card: ProtocolCard
     inputs: tuple[Path, ...]
+    overlap: Overlap = NO_OVERLAP
 
     def __len__(self) -> int:
         return len(self.frame_names)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> VideoLabels:
         return self.label_maps
 
 
@@ -84,6 +90,7 @@ class _FirstFrames:
     def __init__(self, frames: FrameSequence, count: int) -> None:
         self.name, self._frames, self._count = frames.name, frames, min(count, len(frames))
         self.frame_rate: float | None = getattr(frames, 'frame_rate', None)
+        self.concurrent: bool = getattr(frames, 'concurrent', False)
 
     def __len__(self) -> int:
         return self._count
@@ -107,6 +114,7 @@ def propagate(
     device: str | torch.device | None = None,
     options: dict | None = None,
     max_memory: int | None = None,
+    compiled: bool = False,
 ) -> Propagation:
     """Propagate masks through a video.
 
@@ -127,6 +135,7 @@ def propagate(
         device: Where to compute; the GPU when there is one.
         options: Changes to the config by dotted name.
         max_memory: Bound in bytes on the memory of the propagation, see `PropagationSession`.
+        compiled: Compile the encoder, see `CompiledEncoder`.
 
     Returns:
         An iterable of T label maps, (H, W) uint8 at the frames' own size, with names, notes and a run card.
@@ -150,13 +159,13 @@ def propagate(
     masks = dict(mask) if isinstance(mask, Mapping) else {0: mask}
     labels, notes = _read_masks(masks, frames)
     model = build_method(cfg, checkpoint, seed, device)
-    encode = make_encoder(model, amp)
+    encode = make_encoder(model, amp, compiled)
     label_maps = propagate_video(frames, encode, labels, chosen, model.stride, model.device, max_memory)
     identity = describe_model(cfg, Path(cfg.filename or 'config').stem, checkpoint, seed)
     card = ProtocolCard(
         protocol=chosen.name,
         settings=dataclasses.asdict(chosen.settings),
-        input=describe_input(chosen, identity, amp) | _describe_video(frames, labels),
+        input=describe_input(chosen, identity, amp, compiled) | _describe_video(frames, labels),
         colour_space=identity.colour_space,
         model=identity.name,
         checkpoint_sha256=identity.checkpoint_sha256,
@@ -167,7 +176,7 @@ def propagate(
         seed=identity.seed,
     )
     inputs = tuple(Path(item) for item in (video, *masks.values()) if isinstance(item, str | Path))
-    return Propagation(frames.name, frames, frame_names, label_maps, notes, card, inputs)
+    return Propagation(frames.name, frames, frame_names, label_maps, notes, card, inputs, overlap_for(model.device))
 
 
 def write_propagation(
@@ -208,29 +217,48 @@ def write_propagation(
         return WrittenMasks(out_dir, len(paths), old_overlay, True)
     if not resumed:
         write_run_card(out_dir, propagation.card)
-    stream = _written(propagation, paths, progress or (lambda done, total: None))
+    stream = _written(propagation, paths, progress or (lambda done, total: None), overlay)
     if not overlay:
         for _ in stream:
             pass
         return WrittenMasks(out_dir, len(paths), None, False)
-    drawn = (overlay_labels(propagation.frames[number], label_map) for number, label_map in enumerate(stream))
+    drawn = (overlay_labels(frame, label_map) for frame, label_map in stream)
     fps = getattr(propagation.frames, 'frame_rate', None) or _DEFAULT_FPS
     return WrittenMasks(out_dir, len(paths), write_video(out_dir / f'{OVERLAY_NAME}.mp4', drawn, fps), False)
 
 
-def _written(propagation: Propagation, paths: list[Path], progress) -> Iterator[np.ndarray]:
-    """The label maps, each after its file is written."""
+def _written(
+    propagation: Propagation, paths: list[Path], progress, with_frames: bool
+) -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
+    """(frame, label map), each after its file is written; the frame is None unless it is asked for."""
+
+    def encode(item: tuple[Path, np.ndarray | None, np.ndarray]) -> tuple[Path, bytes, np.ndarray | None, np.ndarray]:
+        path, frame, label_map = item
+        return path, label_map_png(label_map, path), frame, label_map
+
+    propagated, overlap = _propagated(propagation, paths, with_frames), propagation.overlap
+    encoded = map_ahead(encode, propagated, overlap.writers, overlap.ahead)
+    for done, (path, content, frame, label_map) in enumerate(encoded, start=1):
+        write_bytes_atomic(path, content, durable=False)
+        progress(done, len(paths))
+        yield frame, label_map
+
+
+def _propagated(
+    propagation: Propagation, paths: list[Path], with_frames: bool
+) -> Iterator[tuple[Path, np.ndarray | None, np.ndarray]]:
+    """(path, frame, label map); what goes wrong here, and not while writing, is said with the number of masks."""
     maps = iter(propagation)
     for number, path in enumerate(paths):
-        try:  # only reading and propagating: an error while writing has another cause
-            label_map = next(maps)
+        try:
+            label_map, frame = next(maps), None
+            if with_frames:  # frames before the first mask were not read, and nobody reads any before they are through
+                frame = propagation.frames[number] if maps.frame is None else maps.frame
         except (ValueError, OSError) as error:
             raise ValueError(
                 f'{error} ({number} of {len(paths)} masks were written to {path.parent}.)'
             ) from error
-        write_label_map(path, label_map)
-        progress(number + 1, len(paths))
-        yield label_map
+        yield path, frame, label_map
 
 
 def _open(video) -> tuple[FrameSequence, tuple[str, ...]]:

@@ -60,6 +60,13 @@ def add_max_memory(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_encoder_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--amp', action='store_true', help='encode in bfloat16')
+    parser.add_argument(
+        '--compile', action='store_true', help='compile the encoder: a minute at the start, then faster (long runs)'
+    )
+
+
 def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(',') if name.strip()]
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from mmliir.cli.common import (
     EXIT_INCOMPLETE,
+    add_encoder_options,
     add_max_memory,
     names,
     positive,
@@ -61,7 +62,7 @@ def add_eval(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument('--out', metavar='DIR', help='predictions, scores, report (default: work_dirs/eval/MODEL)')
     parser.add_argument('--sequences', type=names, metavar='A,B', help='only these (default: all)')
     parser.add_argument('--short-side', type=positive, metavar='N', help='resize frames for the encoder')
-    parser.add_argument('--amp', action='store_true', help='encode in bfloat16')
+    add_encoder_options(parser)
     add_max_memory(parser)
     parser.add_argument('--jobs', type=positive, metavar='N', help='processes of the metrics (default: the cores)')
     parser.add_argument('--seed', type=int, default=0, help='of untrained weights (default: 0)')
@@ -111,6 +112,7 @@ def _run_eval(args: argparse.Namespace) -> int:
             feature.identity,
             out_dir,
             amp=args.amp,
+            compiled=args.compile,
             overwrite=args.overwrite,
             jobs=args.jobs or default_jobs(),
             progress=progress,
@@ -148,5 +150,6 @@ def _command(args: argparse.Namespace) -> list[str]:
         if value is not None:
             parts += [f'--{name}', ','.join(value)]
     parts += ['--amp'] if args.amp else []
+    parts += ['--compile'] if args.compile else []
     parts += ['--seed', str(args.seed)] if args.seed else []
     return [*parts, '--data-root', 'DATA']

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
-from mmliir.cli.common import add_max_memory, positive, progress_bar
+from mmliir.cli.common import add_encoder_options, add_max_memory, positive, progress_bar
 
 
 def add_propagate(subparsers: argparse._SubParsersAction) -> None:
@@ -54,7 +54,7 @@ def add_propagate(subparsers: argparse._SubParsersAction) -> None:
         '--overlay', action='store_true', help='write overlay.mp4 too: the masks over the frames'
     )
     parser.add_argument('--max-frames', type=positive, metavar='N', help='stop after N frames')
-    parser.add_argument('--amp', action='store_true', help='encode in bfloat16')
+    add_encoder_options(parser)
     add_max_memory(parser)
     parser.add_argument('--seed', type=int, default=0, help='of untrained weights (default: 0)')
     parser.add_argument('--overwrite', action='store_true', help="replace another run's masks in --out")
@@ -87,6 +87,7 @@ def _run_propagate(args: argparse.Namespace) -> int:
         short_side=args.short_side,
         max_frames=args.max_frames,
         amp=args.amp,
+        compiled=args.compile,
         seed=args.seed,
         options=args.cfg_options,
         max_memory=args.max_memory,

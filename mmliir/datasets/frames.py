@@ -115,6 +115,9 @@ class FrameFolder:
             whose size differs from the first one's.
     """
 
+    #: Several threads may read frames at a time; not so in a `VideoFile`, whose decoder goes from frame to frame.
+    concurrent = True
+
     def __init__(self, path: str | os.PathLike) -> None:
         folder = Path(path)
         if not folder.is_dir():

@@ -4,6 +4,7 @@ Inside the package a label map is (H, W) uint8, 0 = background. `read_label_map`
 to assume.
 """
 
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mmliir.datasets.frames import BrokenMediaError
 from mmliir.structures.palette import davis_palette
+from mmliir.utils.files import write_bytes_atomic
 
 _EDGE_IDS_TO_REFUSE = 8
 
@@ -103,19 +105,19 @@ def write_label_map(path: str | os.PathLike, label_map: np.ndarray) -> None:
         path: File to write; its folder is made when it is missing.
         label_map: (H, W) uint8.
     """
-    path, ids = Path(path), np.asarray(label_map)
+    write_bytes_atomic(path, label_map_png(label_map, path), durable=False)
+
+
+def label_map_png(label_map: np.ndarray, path: str | os.PathLike) -> bytes:
+    """The content of the file that `write_label_map` writes; `path` is named in the error."""
+    ids = np.asarray(label_map)
     if ids.ndim != 2 or ids.dtype != np.uint8:
         raise ValueError(f'label map for {path}: expected (H, W) uint8, came {ids.shape} {ids.dtype}.')
-    path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(ids)  # mode L; the palette turns it into P with the same indices
     image.putpalette(davis_palette().tobytes())
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        with open(temporary, 'wb') as file:
-            image.save(file, format='PNG')
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    stream = io.BytesIO()
+    image.save(stream, format='PNG')
+    return stream.getvalue()
 
 
 def check_mask_size(label_map: LabelMap | np.ndarray, frame_size: tuple[int, int], path: str | os.PathLike) -> None:

@@ -200,6 +200,9 @@ class TapVidFrames:
             one whose size differs from the first one's.
     """
 
+    #: Several threads may read frames at a time.
+    concurrent = True
+
     def __init__(self, name: str, stored: Any, where: str, resize: tuple[int, int] | None = None) -> None:
         is_array = isinstance(stored, np.ndarray)
         if is_array and stored.dtype == np.uint8 and stored.ndim == 4 and stored.shape[3] == 3:

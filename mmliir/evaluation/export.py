@@ -21,9 +21,10 @@ from mmliir.evaluation.protocol import (
     first_prediction,
     write_run_card,
 )
-from mmliir.evaluation.writers import WRITERS, SequenceWriter, WriteFile
+from mmliir.evaluation.writers import WRITERS, PredictedFile, SequenceWriter, write_files
 from mmliir.propagation import Protocol
 from mmliir.structures import PointSample, VideoSample
+from mmliir.utils.pipeline import Overlap, overlap_for
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def export_predictions(
     """
     out_dir = Path(out_dir)
     prepare_folder(out_dir, [sample.name for sample in samples], card, overwrite)
-    written, skipped, failed = [], [], []
+    written, skipped, failed, overlap = [], [], [], overlap_for(device)
     num_frames, start = 0, time.monotonic()
     with _bar(progress) as bar:
         task = bar.add_task('propagate', total=sum(len(sample.frame_names) for sample in samples))
@@ -134,7 +135,7 @@ def export_predictions(
             make = functools.partial(propagate, max_memory=max_memory)
             _refuse_foreign(out_dir / sample.name, writer.files(sample))
             attempt = _Attempt(sample, make, lambda: bar.advance(task))
-            _write_sequence(out_dir, sample.name, attempt)
+            _write_sequence(out_dir, sample.name, attempt, overlap)
             if attempt.error is None:
                 written.append(sample.name)
                 num_frames += len(sample.frame_names)
@@ -165,15 +166,15 @@ def prepare_folder(
 
 
 class _Attempt:
-    """Iterates over what writes a sequence's files; what goes wrong with its frames or labels ends it and is
+    """Iterates over a sequence's files; what goes wrong with its frames or labels ends it and is
     remembered."""
 
-    def __init__(self, sample, make: Callable[[Callable[[], None]], Iterator[WriteFile]], advance) -> None:
+    def __init__(self, sample, make: Callable[[Callable[[], None]], Iterator[PredictedFile]], advance) -> None:
         self.error: str | None = None
         self.count = 0
         self._sample, self._make, self._advance = sample, make, advance
 
-    def __iter__(self) -> Iterator[WriteFile]:
+    def __iter__(self) -> Iterator[PredictedFile]:
         if len(self._sample.frames) != len(self._sample.frame_names):
             self.error = f'{len(self._sample.frames)} frames, but {len(self._sample.frame_names)} frame names'
             return
@@ -182,26 +183,25 @@ class _Attempt:
             # Only reading and propagating stand in here: an error while writing must reach the caller.
             try:
                 files = self._make(self._count) if files is None else files
-                write = next(files, None)
+                file = next(files, None)
             except (ValueError, OSError) as error:
                 self.error = str(error)
                 return
-            if write is None:
+            if file is None:
                 return
-            yield write
+            yield file
 
     def _count(self) -> None:
         self.count += 1
         self._advance()
 
 
-def _write_sequence(out_dir: Path, name: str, files: _Attempt) -> None:
+def _write_sequence(out_dir: Path, name: str, files: _Attempt, overlap: Overlap) -> None:
     part, final = out_dir / f'.{name}.part', out_dir / name
     if part.exists():
         shutil.rmtree(part)
     part.mkdir(parents=True)
-    for write in files:
-        write(part)
+    write_files(part, files, overlap)
     if files.error is not None:
         shutil.rmtree(part)
         return

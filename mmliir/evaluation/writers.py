@@ -1,12 +1,14 @@
 """What a sequence's predictions look like on disk, for each kind of benchmark.
 
-A writer says which files a finished sequence has, and makes them one after the other. Making a file may fail because
-of the sequence (its frames, its labels), writing it because of the disk; the two are kept apart, because the first ends
-the sequence and the second the run.
+A writer says which files a finished sequence has, and makes them one after the other: what a file holds is propagated,
+then encoded, then written. The first may fail because of the sequence (its frames, its labels), which ends the
+sequence; the last because of the disk, which ends the run. Encoding may happen in another thread.
 """
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -14,17 +16,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmliir.datasets.masks import write_label_map
+from mmliir.datasets.masks import label_map_png
 from mmliir.propagation import Protocol as PropagationProtocol
 from mmliir.propagation import propagate_points, propagate_video
 from mmliir.structures import PointSample, VideoSample
-from mmliir.utils.files import write_bytes_atomic, write_text_atomic
+from mmliir.utils.files import write_bytes_atomic
+from mmliir.utils.pipeline import NO_OVERLAP, Overlap, map_ahead
 
-#: Writes one file into the folder of its sequence.
-WriteFile = Callable[[Path], Any]
 Encode = Callable[[Tensor], Tensor]
 
 TRACKS_NAME = 'tracks.npz'
+
+
+@dataclass(frozen=True)
+class PredictedFile:
+    """One file of a sequence's predictions.
+
+    Attributes:
+        name: In the sequence's folder.
+        content: Encodes it; depends on nothing that changes later.
+        durable: Wait for the disk, see `write_bytes_atomic`.
+    """
+
+    name: str
+    content: Callable[[], bytes]
+    durable: bool = False
+
+
+def write_files(folder: Path, files: Iterable[PredictedFile], overlap: Overlap = NO_OVERLAP) -> None:
+    """Write files into a folder, in order; with `overlap.writers`, threads encode them while `files` goes on.
+
+    Nothing is written after a file that cannot be. An error of `files` comes when all files before it are written.
+    """
+    encoded = map_ahead(lambda file: (file, file.content()), files, overlap.writers, overlap.ahead)
+    for file, content in encoded:
+        write_bytes_atomic(folder / file.name, content, file.durable)
 
 
 class SequenceWriter(Protocol):
@@ -42,8 +68,8 @@ class SequenceWriter(Protocol):
         device: str | torch.device,
         advance: Callable[[], None],
         max_memory: int | None = None,
-    ) -> Iterator[WriteFile]:
-        """Propagate, and give what writes each file; `advance` is called once a frame. `max_memory` bounds the bytes
+    ) -> Iterator[PredictedFile]:
+        """Propagate, and give each file; `advance` is called once a frame. `max_memory` bounds the bytes
         of the propagation, see `PropagationSession`.
 
         Raises:
@@ -58,13 +84,13 @@ class MaskWriter:
         names = sample.frame_names if sample.export_names is None else sample.export_names
         return tuple(f'{name}.png' for name in names)
 
-    def produce(self, sample, encode, protocol, stride, device, advance, max_memory=None) -> Iterator[WriteFile]:
+    def produce(self, sample, encode, protocol, stride, device, advance, max_memory=None) -> Iterator[PredictedFile]:
         maps = propagate_video(sample.frames, encode, sample.given_labels, protocol, stride, device, max_memory)
         wanted = set(self.files(sample))
         for frame_name, label_map in zip(sample.frame_names, maps, strict=True):
             name = f'{frame_name}.png'
             if name in wanted:
-                yield lambda folder, name=name, label_map=label_map: write_label_map(folder / name, label_map)
+                yield PredictedFile(name, partial(label_map_png, label_map, name))
             advance()
 
 
@@ -75,7 +101,7 @@ class PointWriter:
     def files(self, sample: PointSample) -> tuple[str, ...]:
         return (TRACKS_NAME,)
 
-    def produce(self, sample, encode, protocol, stride, device, advance, max_memory=None) -> Iterator[WriteFile]:
+    def produce(self, sample, encode, protocol, stride, device, advance, max_memory=None) -> Iterator[PredictedFile]:
         found = propagate_points(
             sample.frames, encode, sample.queries, protocol, stride, device, sample.both_ways, advance, max_memory
         )
@@ -87,7 +113,7 @@ class PointWriter:
             confidence=found.confidence.astype(np.float32),
             visible=found.visible,
         )
-        yield lambda folder: write_bytes_atomic(folder / TRACKS_NAME, buffer.getvalue())
+        yield PredictedFile(TRACKS_NAME, buffer.getvalue, durable=True)
 
 
 class InstanceWriter:
@@ -111,7 +137,7 @@ class InstanceWriter:
     def files(self, sample: VideoSample) -> tuple[str, ...]:
         return tuple(f'{name}{suffix}' for name in sample.frame_names for suffix in ('.png', '.txt'))
 
-    def produce(self, sample, encode, protocol, stride, device, advance, max_memory=None) -> Iterator[WriteFile]:
+    def produce(self, sample, encode, protocol, stride, device, advance, max_memory=None) -> Iterator[PredictedFile]:
         if sample.classes is None:
             raise ValueError(f'{sample.name} has no classes of its ids, which an instance data set gives')
         maps = propagate_video(sample.frames, encode, sample.given_labels, protocol, stride, device, max_memory)
@@ -122,8 +148,8 @@ class InstanceWriter:
             scores = maps.object_scores() if use_scores else dict.fromkeys(seen, 1.0)
             renumbered = _renumber(label_map, seen)
             text = ''.join(f'{sample.classes[i]} {scores[i]:.9g}\n' for i in seen)
-            yield lambda folder, name=name, ids=renumbered: write_label_map(folder / f'{name}.png', ids)
-            yield lambda folder, name=name, text=text: write_text_atomic(folder / f'{name}.txt', text)
+            yield PredictedFile(f'{name}.png', partial(label_map_png, renumbered, f'{name}.png'))
+            yield PredictedFile(f'{name}.txt', text.encode)
             advance()
 
 

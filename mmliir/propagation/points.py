@@ -13,7 +13,7 @@ from torch import Tensor
 from mmliir.propagation.codecs import PointPlaces
 from mmliir.propagation.presets import Protocol
 from mmliir.propagation.session import PointSession, normalise_feature
-from mmliir.propagation.video import encode_frame, read_frame
+from mmliir.propagation.video import EncodedFrame, encode_frames, read_frame
 
 
 @dataclass(frozen=True)
@@ -106,18 +106,26 @@ class _Follower:
     def __call__(self, order: Sequence[int], found: PointTracks) -> Iterator[None]:
         """Step through the frames of `order`, and write down what is found in each."""
         sessions: list[tuple[np.ndarray, PointSession]] = []
-        for number in order:
-            new = np.flatnonzero(self.queries[:, 0] == number)
-            if len(new) or sessions:
-                frame = read_frame(self.frames, number, self.name, self.size)
-                self.size = frame.shape[:2]
-                feature = self._feature(frame)
+        asked = set(self.queries[:, 0].astype(int).tolist())
+        start = next((place for place, number in enumerate(order) if number in asked), len(order))
+        for _ in order[:start]:  # nothing is followed yet
+            yield
+        for encoded in self._encoded(order[start:]):
+            new = np.flatnonzero(self.queries[:, 0] == encoded.number)
+            feature = normalise_feature(encoded.feature) if self.protocol.settings.l2_normalise else encoded.feature
             for own, session in sessions:
-                _write(session.step(feature), own, number, found)
+                _write(session.step(feature), own, encoded.number, found)
             if len(new):
                 sessions.append((new, self._session()))
-                _write(sessions[-1][1].step(feature, self.queries[new, 1:]), new, number, found)
+                _write(sessions[-1][1].step(feature, self.queries[new, 1:]), new, encoded.number, found)
             yield
+
+    def _encoded(self, order: Sequence[int]) -> Iterator[EncodedFrame]:
+        if not len(order):
+            return iter(())
+        first = read_frame(self.frames, order[0], self.name, self.size)
+        self.size = first.shape[:2]
+        return encode_frames(self.frames, order, self.encode, self.protocol.input, self.device, self.name, first)
 
     def _session(self) -> PointSession:
         resized = self.protocol.input.resized(*self.size)
@@ -127,10 +135,6 @@ class _Follower:
         return PointSession(
             settings, self.protocol.points, self.stride, resized, self.size, padded, max_memory=self.max_memory
         )
-
-    def _feature(self, frame: np.ndarray) -> Tensor:
-        feature = encode_frame(frame, self.encode, self.protocol.input, self.device)
-        return normalise_feature(feature) if self.protocol.settings.l2_normalise else feature
 
 
 def _write(places: PointPlaces, points: np.ndarray, number: int, found: PointTracks) -> None:

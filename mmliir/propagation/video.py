@@ -1,6 +1,9 @@
 """Propagate labels through a whole video: from features, or from frames and an encoder."""
 
+import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,6 +13,7 @@ from torch import Tensor
 from mmliir.propagation.presets import Protocol
 from mmliir.propagation.session import LabelMap, PropagationSession
 from mmliir.propagation.settings import InputSettings, PropagationSettings
+from mmliir.utils.pipeline import ahead_of, map_ahead, overlap_for
 
 # Mid-grey of Lab (50, 0, 0) in sRGB: LIIR pads with zeros after normalisation, which is this colour.
 PAD_GREY = 119
@@ -72,7 +76,8 @@ def propagate_video(
     Returns:
         An iterator of T label maps, (H, W) uint8 at the frames' own size. Frames before the first label map
         are background and are not encoded; the first labelled frame comes back as it was given. It can also say how
-        sure the propagation is of each object, see `VideoLabels`.
+        sure the propagation is of each object, see `VideoLabels`. Where reading overlaps (`overlap_for(device)`), later
+        frames are read by another thread: do not read `frames` meanwhile.
 
     Raises:
         ValueError: A video of 0 frames, no label map, a label map without objects or of another size than its
@@ -104,19 +109,43 @@ def propagate_video(
         padded_size=protocol.input.padded(*resized),
         max_memory=max_memory,
     )
-    first = (start, first_frame, first_labels)
-    device = torch.device(device)
-    return VideoLabels(session, _propagate(frames, encode, given_labels, protocol.input, device, name, first, session))
+    numbers = range(start, count)
+    encoded = encode_frames(frames, numbers, encode, protocol.input, torch.device(device), name, first_frame)
+    return VideoLabels(session, _propagate(encoded, given_labels, name, first_labels, start, session))
+
+
+@dataclass(frozen=True)
+class EncodedFrame:
+    """A frame as it was read, and its feature.
+
+    Attributes:
+        number: Of the frame.
+        frame: (H, W, 3) uint8 RGB.
+        feature: (C, h, w), on the device.
+    """
+
+    number: int
+    frame: np.ndarray
+    feature: Tensor
 
 
 class VideoLabels(Iterator[np.ndarray]):
     """The label maps of a video, computed while they are taken."""
 
-    def __init__(self, session: PropagationSession, label_maps: Iterator[np.ndarray]) -> None:
+    def __init__(
+        self, session: PropagationSession, label_maps: Iterator[tuple[np.ndarray, np.ndarray | None]]
+    ) -> None:
         self._session, self._label_maps = session, label_maps
+        self._frame: np.ndarray | None = None
 
     def __next__(self) -> np.ndarray:
-        return next(self._label_maps)
+        label_map, self._frame = next(self._label_maps)
+        return label_map
+
+    @property
+    def frame(self) -> np.ndarray | None:
+        """(H, W, 3), the frame of the label map that was taken last; None where it was not read."""
+        return self._frame
 
     def object_scores(self) -> dict[int, float]:
         """How sure the propagation is of each object in the label map that was taken last: id -> 0..1.
@@ -126,11 +155,95 @@ class VideoLabels(Iterator[np.ndarray]):
         return self._session.object_scores()
 
 
-def prepare_frame(frame: np.ndarray, settings: InputSettings, device: str | torch.device = 'cpu') -> Tensor:
+def encode_frames(
+    frames: Sequence[np.ndarray],
+    numbers: Sequence[int],
+    encode: Callable[[Tensor], Tensor],
+    settings: InputSettings,
+    device: torch.device,
+    name: str,
+    first: np.ndarray,
+) -> Iterator[EncodedFrame]:
+    """Read and encode frames one after the other, each once.
+
+    Where reading overlaps (`overlap_for`), a thread reads ahead; on a GPU the next frame is encoded, on a stream of its
+    own, while the caller works on this one. An error of a frame comes when all frames before it have been taken.
+
+    Args:
+        frames, encode, device: As for `propagate_video`.
+        numbers: Which frames, in this order; not empty.
+        settings: Size of the encoder's input.
+        name: Of the video, for errors.
+        first: Frame `numbers[0]`, which has been read; all others must have its size.
+
+    Raises:
+        ValueError: A frame is no picture or of another size, or what `encode` returns is no feature.
+    """
+    overlap, size = overlap_for(device), first.shape[:2]
+
+    def read(number: int) -> tuple[int, np.ndarray, Tensor]:
+        frame = read_frame(frames, number, name, size)
+        return number, frame, stage_frame(frame, device)
+
+    readers = overlap.readers if getattr(frames, 'concurrent', False) else min(1, overlap.readers)
+    later = map_ahead(read, numbers[1:], readers, overlap.ahead)
+    staged = itertools.chain([(numbers[0], first, stage_frame(first, device))], later)
+    stream = EncoderStream(device) if device.type == 'cuda' and overlap.readers else None
+    run = functools.partial(encode_frame, encode=encode, settings=settings, device=device)
+    if stream is None:
+        for number, frame, tensor in staged:
+            yield EncodedFrame(number, frame, run(tensor))
+        return
+    try:
+        begun = ((number, frame, stream.begin(functools.partial(run, tensor))) for number, frame, tensor in staged)
+        for number, frame, pending in ahead_of(begun, 1):
+            yield EncodedFrame(number, frame, stream.take(pending))
+    finally:
+        stream.close()
+
+
+class EncoderStream:
+    """Work on a stream of its own of a GPU, taken over by the stream that the caller works on.
+
+    The work must not depend on what the caller launches after this object was made: it waits for what came before.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._callers = torch.cuda.current_stream(device)
+        self._own = torch.cuda.Stream(device)
+        self._own.wait_stream(self._callers)  # weights may still be on their way
+
+    def begin(self, work: Callable[[], Tensor]) -> tuple[Tensor, torch.cuda.Event]:
+        """Launch the work; it has not finished when this returns."""
+        with torch.cuda.stream(self._own):
+            result = work()
+            return result, self._own.record_event()
+
+    def take(self, pending: tuple[Tensor, torch.cuda.Event]) -> Tensor:
+        """The result, for work that the caller launches from now on; nothing waits but that work."""
+        result, done = pending
+        self._callers.wait_event(done)
+        result.record_stream(self._callers)  # its memory is not given away while the caller's work reads it
+        return result
+
+    def close(self) -> None:
+        """Let the caller's later work, which may change the weights, wait for what is still running here."""
+        self._callers.wait_stream(self._own)
+
+
+def stage_frame(frame: np.ndarray, device: torch.device) -> Tensor:
+    """(H, W, 3) uint8 in memory from which a copy to the device need not be waited for; on a CPU it shares memory."""
+    tensor = torch.from_numpy(np.ascontiguousarray(frame))
+    return tensor.pin_memory() if device.type == 'cuda' else tensor
+
+
+def prepare_frame(
+    frame: np.ndarray | Tensor, settings: InputSettings, device: str | torch.device = 'cpu'
+) -> Tensor:
     """Resize and pad a frame for the encoder.
 
     Args:
-        frame: (H, W, 3) uint8 RGB.
+        frame: (H, W, 3) uint8 RGB, an array or a tensor (see `stage_frame`).
         settings: What size to bring it to.
         device: Where to.
 
@@ -138,7 +251,8 @@ def prepare_frame(frame: np.ndarray, settings: InputSettings, device: str | torc
         (1, 3, h', w') uint8 RGB. Resizing is bilinear and, when it shrinks, averages over the pixels (as PIL
         does).
     """
-    tensor = torch.from_numpy(np.ascontiguousarray(frame)).to(device).permute(2, 0, 1)[None]
+    tensor = frame if isinstance(frame, Tensor) else torch.from_numpy(np.ascontiguousarray(frame))
+    tensor = tensor.to(device, non_blocking=True).permute(2, 0, 1)[None]
     height, width = frame.shape[:2]
     size = settings.resized(height, width)
     if size != (height, width):
@@ -153,7 +267,7 @@ def prepare_frame(frame: np.ndarray, settings: InputSettings, device: str | torc
 
 
 def encode_frame(
-    frame: np.ndarray, encode: Callable[[Tensor], Tensor], settings: InputSettings, device: str | torch.device
+    frame: np.ndarray | Tensor, encode: Callable[[Tensor], Tensor], settings: InputSettings, device: str | torch.device
 ) -> Tensor:
     """The feature (C, h, w) of a frame; arguments as for `propagate_video`."""
     with torch.no_grad():
@@ -182,18 +296,19 @@ def read_frame(frames: Sequence[np.ndarray], number: int, name: str, size: tuple
     return frame
 
 
-def _propagate(frames, encode, given_labels, settings, device, name, first, session) -> Iterator[np.ndarray]:
-    start, first_frame, first_labels = first
-    size = first_frame.shape[:2]
+def _propagate(
+    encoded: Iterator[EncodedFrame], given_labels: GivenLabels, name: str, first_labels: np.ndarray, start: int, session
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Label maps, each with its frame; frames before the first labels are not read."""
     for _ in range(start):
-        yield np.zeros(size, dtype=first_labels.dtype)
-    for number in range(start, len(frames)):
-        frame, labels = first_frame, first_labels
-        if number > start:
-            frame, labels = read_frame(frames, number, name, size), None
-            if number in given_labels:
-                labels = _read_labels(given_labels[number], number, size, name)
-        yield session.step(encode_frame(frame, encode, settings, device), labels)
+        yield np.zeros(first_labels.shape, dtype=first_labels.dtype), None
+    for item in encoded:
+        labels = None
+        if item.number == start:
+            labels = first_labels
+        elif item.number in given_labels:
+            labels = _read_labels(given_labels[item.number], item.number, first_labels.shape, name)
+        yield session.step(item.feature, labels), item.frame
 
 
 def _read_labels(source, number: int, size: tuple[int, int], name: str) -> np.ndarray:

@@ -10,7 +10,8 @@ import numpy as np
 class FrameSequence(Protocol):
     """Frames by number, from a folder, a video file or an array.
 
-    Frame n is the n-th decoded picture. `frames[n]` is (H, W, 3) uint8 RGB.
+    Frame n is the n-th decoded picture. `frames[n]` is (H, W, 3) uint8 RGB. One thread at a time reads frames, unless
+    `concurrent` is there and True.
     """
 
     name: str

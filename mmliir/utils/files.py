@@ -10,7 +10,7 @@ from typing import Any
 _CHUNK_BYTES = 1 << 20
 
 
-def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> Path:
+def write_bytes_atomic(path: str | os.PathLike[str], data: bytes, durable: bool = True) -> Path:
     """Write a file so that a reader sees the old content or the new one, never a part.
 
     The data go to a new file in the same folder, are flushed to the disk and take the name of `path` in one
@@ -19,6 +19,8 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> Path:
     Args:
         path: File to create or replace; its folder is created when missing.
         data: The whole content.
+        durable: Wait until the disk has it, so that it outlives a loss of power. False for thousands of small files
+            that can be made again.
 
     Returns:
         The path written.
@@ -30,12 +32,14 @@ def write_bytes_atomic(path: str | os.PathLike[str], data: bytes) -> Path:
     try:
         with open(part, 'xb') as stream:
             stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    if durable:
+        _sync_folder(path.parent)
     return path
 
 

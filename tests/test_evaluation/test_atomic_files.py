@@ -33,6 +33,15 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_can_be_made_again_does_not_wait_for_the_disk(tmp_path, monkeypatch):
+    waited = []
+    monkeypatch.setattr(files.os, 'fsync', waited.append)
+    write_bytes_atomic(tmp_path / 'mask.png', b'new', durable=False)
+    assert not waited and (tmp_path / 'mask.png').read_bytes() == b'new'
+    write_bytes_atomic(tmp_path / 'scores.json', b'new')
+    assert waited and sorted(path.name for path in tmp_path.iterdir()) == ['mask.png', 'scores.json']
+
+
 def test_nan_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match='JSON'):
         write_json_atomic(tmp_path / 'x.json', {'decay': float('nan')})

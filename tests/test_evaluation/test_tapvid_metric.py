@@ -12,7 +12,7 @@ from mmliir.datasets.tapvid import sample_queries
 from mmliir.evaluation.functional import pts_within_over_time, tapvid_counts, tapvid_scores
 from mmliir.evaluation.metrics.results import BenchmarkResult
 from mmliir.evaluation.metrics.tapvid import TapVidMetric
-from mmliir.evaluation.writers import WRITERS
+from mmliir.evaluation.writers import WRITERS, write_files
 from mmliir.propagation.points import PointTracks
 from mmliir.registry import METRICS
 from mmliir.testing.reference_metrics import slow_tapvid_scores
@@ -240,8 +240,7 @@ def test_what_the_writer_of_points_writes_is_what_is_scored(tmp_path, monkeypatc
     writer = WRITERS[metric.dataset.kind]
     for sample in metric.dataset:
         folder = tmp_path / 'pred' / sample.name
-        for write in writer.produce(sample, None, None, 4, 'cpu', lambda: None):
-            write(folder)
+        write_files(folder, writer.produce(sample, None, None, 4, 'cpu', lambda: None))
         assert sorted(path.name for path in folder.iterdir()) == sorted(writer.files(sample))
     assert set(metric.evaluate(tmp_path / 'pred').metrics.values()) == {1.0}
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from mmliir.evaluation.export import export_predictions
 from mmliir.evaluation.protocol import DataFingerprint, ProtocolCard
 from mmliir.propagation import PRESETS, propagate_video
 from mmliir.structures import VideoSample
+from mmliir.utils import files
+from mmliir.utils.pipeline import OVERLAP_VARIABLE
 
 PROTOCOL = PRESETS['mast']
 CARD = ProtocolCard(
@@ -27,6 +30,14 @@ CARD = ProtocolCard(
     code_version='0',
     seed=None,
 )
+
+
+@pytest.fixture(autouse=True, params=['0', '1'], ids=['one after the other', 'overlapping'])
+def _overlap(request, monkeypatch):
+    """Everything here holds with and without threads that read and write."""
+    monkeypatch.setenv(OVERLAP_VARIABLE, request.param)
+    yield
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith('mmliir')]
 
 
 def _encode(frames):
@@ -88,6 +99,36 @@ def test_a_killed_run_goes_on_and_leaves_no_half_sequence(tmp_path):
     report = _export(samples, tmp_path, counting)
     assert report.skipped == ('a',) and report.written == ('b',) and len(calls) == 3
     assert not list(tmp_path.glob('.*'))
+
+
+def test_a_full_disk_stops_the_run_and_nothing_later_is_written(tmp_path, monkeypatch):
+    replace, written = files.os.replace, []
+
+    def fill_up(source, target):
+        if target.suffix == '.png' and len(written) == 4:
+            raise OSError(28, 'No space left on device')
+        written.append(target.name)
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, 'replace', fill_up)
+    with pytest.raises(OSError, match='No space left'):
+        _export([_sample('a', frames=12), _sample('b')], tmp_path, card=None)
+    assert written == [f'{n:05d}.png' for n in range(4)]
+    assert sorted(path.name for path in (tmp_path / '.a.part').iterdir()) == written
+    assert not (tmp_path / 'a').exists() and not (tmp_path / 'b').exists()
+
+
+def test_an_interrupt_leaves_whole_sequences_only(tmp_path):
+    def interrupted(frames):
+        calls.append(1)
+        if len(calls) == 16:
+            raise KeyboardInterrupt
+        return _encode(frames)
+
+    calls, samples = [], [_sample('a', frames=12), _sample('b', 1, frames=12)]
+    with pytest.raises(KeyboardInterrupt):
+        _export(samples, tmp_path, interrupted)
+    assert len(list((tmp_path / 'a').iterdir())) == 12 and not (tmp_path / 'b').exists()
 
 
 def test_a_broken_sequence_is_reported_and_the_next_is_tried(tmp_path):

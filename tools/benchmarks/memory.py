@@ -16,18 +16,16 @@ examples:
 """
 
 import argparse
-import contextlib
-import ctypes
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from common import add_report_arguments, measure_in_process, peak_bytes, reset_peak, resident_bytes
 
 from mmliir.propagation import PropagationSession, get_protocol
 from mmliir.version import __version__
@@ -70,8 +68,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--torch', action='store_true', help="PyTorch's path, without compiled code")
     parser.add_argument('--max-memory', type=int, metavar='BYTES', help='bound of the sessions')
     parser.add_argument('--quick', action='store_true', help='small frames in one process')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write the rows here')
-    parser.add_argument('--plot', type=Path, metavar='FILE.png', help='draw the rows here')
+    add_report_arguments(parser)
     parser.add_argument('--measure', nargs=2, help=argparse.SUPPRESS)  # protocol and size: one process's work
     args = parser.parse_args()
     if args.quick:
@@ -82,14 +79,10 @@ def parse_args() -> argparse.Namespace:
 def run_measurement(args: argparse.Namespace, name: str, size: str) -> dict:
     if args.quick:
         return measure(args, name, size)
-    command = [sys.executable, __file__, '--measure', name, size, '--objects', str(args.objects)]
+    command = ['--measure', name, size, '--objects', str(args.objects)]
     command += ['--stream', str(args.stream), '--threads', str(args.threads)] + ['--torch'] * args.torch
     command += ['--max-memory', str(args.max_memory)] if args.max_memory else []
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[-1]
-        raise SystemExit(f'{name}, {size}: {reason}')
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return measure_in_process(__file__, command, f'{name}, {size}')
 
 
 def measure(args: argparse.Namespace, name: str, size: str) -> dict:
@@ -106,8 +99,8 @@ def measure(args: argparse.Namespace, name: str, size: str) -> dict:
         warm.step(torch.rand(channels, 4, 5), labels_of(4 * stride, 5 * stride, 1) if number == 0 else None)
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn((1, channels, 9, 13), generator=generator)
-    before = resident()
-    Path('/proc/self/clear_refs').write_text('5')
+    before = resident_bytes()
+    reset_peak()
     padded = (cells[0] * stride, cells[1] * stride)
     session = PropagationSession(settings, stride, (height, width), padded_size=padded, max_memory=args.max_memory)
     filled = 1 + max([*settings.gaps, *settings.permanent])
@@ -118,7 +111,7 @@ def measure(args: argparse.Namespace, name: str, size: str) -> dict:
         feature = F.interpolate(coarse.roll(number, 3), size=cells, mode='bilinear', align_corners=False)[0]
         session.step(feature, labels_of(height, width, args.objects) if number == 0 else None)
         if number == filled:
-            found['step_mb'] = (status('VmHWM') - before) / 1e6
+            found['step_mb'] = (peak_bytes() - before) / 1e6
     kept_frames = len(session.kept_frames)
     label_bytes = 4 * (args.objects + 1) if settings.carry == 'soft' else 1
     count = cells[0] * cells[1]
@@ -131,7 +124,7 @@ def measure(args: argparse.Namespace, name: str, size: str) -> dict:
         'kept_frames': kept_frames,
         'kept_mb': kept_frames * count * (4 * channels + label_bytes) / 1e6,
         **found,
-        'stream_mb': (status('VmHWM') - before) / 1e6,
+        'stream_mb': (peak_bytes() - before) / 1e6,
         'bound_mb': smallest_bound(name, stride, channels, (height, width), padded, args.objects) / 1e6,
         'dense_mb': dense / 1e6,
         'dense_ratio': dense / 1e6 / max(found['step_mb'], 0.1),
@@ -154,18 +147,6 @@ def smallest_bound(
 def labels_of(height: int, width: int, objects: int) -> np.ndarray:
     """Stripes with the ids 0 .. objects."""
     return np.repeat((np.arange(width) * (objects + 1) // width)[None], height, axis=0).astype(np.int32)
-
-
-def resident() -> int:
-    """Resident bytes of this process, after the allocator gave back what it can."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-    return status('VmRSS')
-
-
-def status(name: str) -> int:
-    """A line of /proc/self/status in bytes; the memory is measured on Linux only."""
-    return int(re.search(rf'{name}:\s+(\d+) kB', Path('/proc/self/status').read_text())[1]) * 1024
 
 
 def print_row(row: dict) -> None:

@@ -1,140 +1,279 @@
 #!/usr/bin/env python
-"""A whole video, from decoding to PNG: ours against the released LIIR loop's way of doing it.
+"""A whole video, from decoding to PNG: how long a frame takes and with what, and the released LIIR loop beside it.
 
-Ours is `propagate` and `write_propagation`: each frame is read and encoded once. The released way, restated: for each
-frame its references are read and encoded again (six encodes), their keys are unfolded around every cell, and the labels
-come from the masks that were written. It is run on a few frames with all their references; the other frames are
-extrapolated from these, by the number of references that they have. Both give the same label maps, which is checked.
+Ours is `export_predictions`, what `mmliir eval` calls: each frame is read and encoded once. `parts` are those of a
+second, shorter run that waits after each part, over the frames with all references: reading, encoding (with resizing),
+affinity with read-out, what a prior adds to it, decoding labels, PNG and file, and what is left of a frame. `share` is
+that of the processor seconds, on a GPU of the time.
 
-`cpu` is processor seconds of all threads, which a busy machine changes less than the time on the clock.
+The released way, restated: for each frame its references are read and encoded again (six encodes), their keys are
+unfolded around every cell, and the labels come from the masks that were written. It is run on a few frames with all
+their references; the other frames are extrapolated from these, by the number of references that they have. Both give
+the same label maps, which is checked.
+
+`cpu` is processor seconds of all threads, which a busy machine changes less than the time on the clock. The video is
+that of --data-root; without one, of data/davis2016, $MMLIIR_DATA_ROOT/davis2016 or ../shared/data/davis2016, the first
+that is there; else a generated one of 480 x 854 pixels.
 
 examples:
-  python tools/benchmarks/whole_video.py --data-root data/davis2016 --sequence blackswan --json video.json
+  python tools/benchmarks/whole_video.py
+  python tools/benchmarks/whole_video.py --data-root data/davis2016 --sequence blackswan --json video.json --plot v.png
+  python tools/benchmarks/whole_video.py --device cuda --amp --compile --frames 1000 --released-frames 0
   python tools/benchmarks/whole_video.py --quick
 """
 
 import argparse
-import json
+import dataclasses
 import os
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
+from common import (
+    Bars,
+    Column,
+    Cost,
+    Machine,
+    TextTable,
+    add_machine_arguments,
+    add_report_arguments,
+    describe_machine,
+    plot_bars,
+    settled_device,
+    timed,
+    write_report,
+)
+from torch.utils.flop_counter import FlopCounterMode
 
-from mmliir.apis import propagate
 from mmliir.apis.configs import load_config
-from mmliir.apis.evaluate import build_method, make_encoder
-from mmliir.apis.propagate import write_propagation
+from mmliir.apis.encoders import Encode, make_encoder
+from mmliir.apis.evaluate import build_method
 from mmliir.datasets import FrameFolder, read_label_map, write_label_map
-from mmliir.models.methods import BaseCorrespondence
-from mmliir.propagation import Protocol, prepare_frame, resolve_protocol
+from mmliir.evaluation import writers
+from mmliir.evaluation.export import export_predictions
+from mmliir.propagation import Protocol, codecs, prepare_frame, resolve_protocol, session, video
 from mmliir.propagation.codecs import decode_field, encode_label_map, to_ids
 from mmliir.propagation.references import reference_frames
+from mmliir.structures import VideoSample
 from mmliir.testing.reference_evaluators import mast_step
 from mmliir.testing.synthetic import generate_video, write_davis_layout
-from mmliir.version import __version__
+from mmliir.utils.pipeline import OVERLAP_VARIABLE
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'liir_r18_ytvos.py'
+CLIPS = Path(os.environ.get('MMLIIR_DATA_ROOT', Path(__file__).resolve().parents[3] / 'shared' / 'data'))
 ROWS = 8  # query rows that are unfolded at a time; the programs unfold the frame, in tens of gigabytes
+#: Of a LIIR frame's time, affinity and read-out should take no more.
+AIM = 0.15
+ATTEND = 'affinity and read-out'
+PARTS = TextTable(
+    [
+        Column('ours, a frame', 'part', width=34),
+        Column('time s', 'wall_s', '.4f'),
+        Column('cpu s', 'cpu_s', '.4f'),
+        Column('share', 'share', '.1%'),
+    ]
+)
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Seconds on the clock and of the processor."""
+class Clip:
+    """A video and its first mask."""
 
-    wall: float
-    cpu: float
+    frames: FrameFolder
+    first: Path
 
-    def __add__(self, other: 'Cost') -> 'Cost':
-        return Cost(self.wall + other.wall, self.cpu + other.cpu)
-
-    def __mul__(self, factor: float) -> 'Cost':
-        return Cost(self.wall * factor, self.cpu * factor)
+    def sample(self) -> VideoSample:
+        ids = read_label_map(self.first).ids
+        return VideoSample(self.frames.name, self.frames, self.frames.frame_names, {0: lambda: ids})
 
 
 def main() -> int:
     """Run the comparison; 1 when label maps differ."""
     args = parse_args()
-    torch.set_num_threads(args.threads)
+    protocol = resolve_protocol(args.protocol)
+    machine = describe_machine(args.device, args.threads, matrix_side=256 if args.quick else None)
+    print(machine)
     with tempfile.TemporaryDirectory(prefix='mmliir-video-') as folder:
-        if args.quick:
-            write_davis_layout(folder, [generate_video(0, 8, (32, 48), name='quick')])
-            args.data_root, args.sequence, args.frames, args.released_frames = Path(folder), 'quick', 8, 1
-        row = compare(args, Path(folder) / 'masks')
-    print_row(row)
+        clip = open_clip(args, Path(folder))
+        model = build_method(load_config(args.config), 'untrained', 0, args.device)
+        encode = make_encoder(model, args.amp, args.compile)
+        if args.compile or args.device == 'cuda':
+            propagate_all(first_frames(clip, 8, Path(folder) / 'warm'), encode, model.stride, protocol, folder, args)
+        ours, masks = timed(lambda: propagate_all(clip, encode, model.stride, protocol, folder, args), args.device)
+        row = describe(clip, model, protocol, args, ours)
+        print_ours(row)
+        few = first_frames(clip, args.split_frames, Path(folder) / 'few')
+        row['parts'] = parts_of(few, encode, model.stride, protocol, folder, args)
+        row['same_pixels'] = None
+        print_parts(row, machine)
+        if args.released_frames:
+            with torch.no_grad():
+                row |= released(clip, encode, model.stride, protocol, masks, args, ours)
+            print_released(row)
     if args.json is not None:
-        args.json.write_text(json.dumps(row, indent=1) + '\n', encoding='utf-8')
-    return int(row['same_pixels'] < args.same)
+        write_report(args.json, machine, [row])
+    if args.plot is not None:
+        plot(row, args.plot)
+    return int(row['same_pixels'] is not None and row['same_pixels'] < args.same)
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data-root', type=Path, default=Path('data/davis2016'), metavar='DIR', help='DAVIS layout')
+    parser.add_argument('--config', default=str(CONFIG), metavar='FILE')
+    parser.add_argument('--data-root', type=Path, metavar='DIR', help='DAVIS layout')
     parser.add_argument('--sequence', default='blackswan', metavar='NAME')
-    parser.add_argument('--frames', type=int, default=20, metavar='N')
+    parser.add_argument('--frames', type=int, default=20, metavar='N', help='more than there are: again from the first')
+    parser.add_argument('--split-frames', type=int, default=10, metavar='N', help='of the run that waits after parts')
     parser.add_argument('--released-frames', type=int, default=1, metavar='N', help='frames of the released way')
-    parser.add_argument('--protocol', default='liir_compat', metavar='NAME', help='one without two-step search')
-    parser.add_argument('--threads', type=int, default=os.cpu_count(), metavar='N')
+    parser.add_argument('--protocol', default='liir_compat', metavar='NAME')
+    parser.add_argument('--amp', action='store_true', help='encode in bfloat16')
+    parser.add_argument('--compile', action='store_true', help='compile the encoder')
+    add_machine_arguments(parser)
     parser.add_argument('--quick', action='store_true', help='a generated video: are label maps equal')
     parser.add_argument('--same', type=float, default=0.999, help='share of pixels that must be the same')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write the numbers here')
-    return parser.parse_args()
+    add_report_arguments(parser)
+    args = parser.parse_args()
+    args.device = settled_device(args.device)
+    if resolve_protocol(args.protocol).settings.long_range is not None and args.released_frames:
+        parser.error(
+            f'{args.protocol} searches far references in two steps, which the released way here does not do: add '
+            '--released-frames 0'
+        )
+    return args
 
 
-def compare(args: argparse.Namespace, out_dir: Path) -> dict:
-    frames = FrameFolder(args.data_root / 'JPEGImages' / '480p' / args.sequence)
-    first = args.data_root / 'Annotations' / '480p' / args.sequence / f'{frames.frame_names[0]}.png'
-    protocol = resolve_protocol(args.protocol)
-    if protocol.settings.long_range is not None:
-        raise SystemExit(f'{args.protocol} searches far references in two steps, which is not restated here')
-    ours, _ = timed(lambda: propagate_all(args, frames, first, out_dir))
-    # Weights do not change the work; they are those of the seed, as for ours.
-    model = build_method(load_config(CONFIG), 'untrained', 0, 'cpu')
-    shown = min(args.frames, len(frames))
-    per_part, same = [], []
-    for number in range(shown - args.released_frames, shown):
-        parts, share = released_frame(number, frames, model, protocol, out_dir)
-        per_part.append(parts)
-        same.append(share)
-    counts = [len(references_of(number, protocol)) for number in range(1, shown)]
-    full = max(counts)
-    total = Cost(0.0, 0.0)
-    for count in counts:
-        for name, cost in mean_parts(per_part).items():
-            total = total + cost * {'encode': (count + 1) / (full + 1), 'attend': count / full}.get(name, 1.0)
+# ------------------------------------------------------------------------------------------------------------- video
+def open_clip(args: argparse.Namespace, folder: Path) -> Clip:
+    """The first frames of the sequence, and its mask; generated where there is none."""
+    roots = [args.data_root] if args.data_root else [Path('data/davis2016'), CLIPS / 'davis2016']
+    root = next((own for own in roots if (own / 'JPEGImages' / '480p' / args.sequence).is_dir()), None)
+    if args.quick:
+        args.sequence, args.frames, args.split_frames = 'quick', 8, 8
+        write_davis_layout(folder, [generate_video(0, 8, (32, 48), name='quick')])
+        root = folder
+    elif root is None and args.data_root:
+        raise SystemExit(f'{args.data_root} has no JPEGImages/480p/{args.sequence}')
+    elif root is None:
+        args.sequence = 'generated'
+        write_davis_layout(folder, [generate_video(0, min(args.frames, 20), (480, 854), name='generated')])
+        root = folder
+    frames = FrameFolder(root / 'JPEGImages' / '480p' / args.sequence)
+    first = root / 'Annotations' / '480p' / args.sequence / f'{frames.frame_names[0]}.png'
+    return first_frames(Clip(frames, first), args.frames, folder / 'frames' / args.sequence)
+
+
+def first_frames(clip: Clip, count: int, folder: Path) -> Clip:
+    """A folder with links to the first frames; a video that is too short begins anew."""
+    folder.mkdir(parents=True)
+    paths = clip.frames.paths
+    for number in range(count):
+        path = paths[number % len(paths)]
+        (folder / f'{number:05d}{path.suffix}').symlink_to(path.resolve())
+    return Clip(FrameFolder(folder), clip.first)
+
+
+def propagate_all(
+    clip: Clip, encode: Encode, stride: int, protocol: Protocol, folder: str | Path, args: argparse.Namespace
+) -> Path:
+    """-> the folder of the masks."""
+    out_dir = Path(tempfile.mkdtemp(prefix='masks-', dir=folder))
+    report = export_predictions(
+        [clip.sample()], encode, protocol, stride, out_dir, card=None, device=args.device, progress=False
+    )
+    report.raise_for_failures()
+    return out_dir / clip.frames.name
+
+
+def describe(clip: Clip, model, protocol: Protocol, args: argparse.Namespace, ours: Cost) -> dict:
+    count = len(clip.frames)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.extract_feature(prepare_frame(clip.frames[0], protocol.input, args.device))
     return {
-        'mmliir': __version__,
-        'torch': torch.__version__,
-        'threads': args.threads,
+        'config': Path(args.config).stem,
         'protocol': args.protocol,
         'sequence': args.sequence,
-        'frames': shown,
-        'references': full,
+        'size': list(clip.frames[0].shape[:2]),
+        'frames': count,
+        'references': max(len(references_of(number, protocol)) for number in range(1, count)),
+        'precision': 'bfloat16' if args.amp else 'float32',
+        'compiled': args.compile,
+        'encoder_gflop': counter.get_total_flops() * 1e-9,
         'ours_wall_s': ours.wall,
         'ours_cpu_s': ours.cpu,
-        'released_frames_run': args.released_frames,
-        'released_wall_s': total.wall,
-        'released_cpu_s': total.cpu,
-        'released_parts_cpu_s': {name: cost.cpu for name, cost in mean_parts(per_part).items()},
-        'wall_ratio': total.wall / ours.wall,
-        'cpu_ratio': total.cpu / ours.cpu,
-        'same_pixels': min(same),
+        'frames_per_s': count / ours.wall,
     }
 
 
-def propagate_all(args: argparse.Namespace, frames: FrameFolder, first: Path, out_dir: Path) -> None:
-    found = propagate(
-        frames, first, CONFIG, 'untrained', protocol=args.protocol, max_frames=args.frames, seed=0, device='cpu'
-    )
-    write_propagation(found, out_dir)
+# ------------------------------------------------------------------------------------------------------------- parts
+def parts_of(
+    clip: Clip, encode: Encode, stride: int, protocol: Protocol, folder: str | Path, args: argparse.Namespace
+) -> dict[str, dict[str, float]]:
+    """Part -> {'wall_s', 'cpu_s'} of a frame with all references: medians over a run in which nothing overlaps."""
+    spent: dict[str, list[Cost]] = {}
+    priors: list[Cost] = []
+
+    def noting(name: str, function: Callable) -> Callable:
+        def call(*arguments, **settings):
+            cost, result = timed(lambda: function(*arguments, **settings), args.device)
+            spent.setdefault(name, []).append(cost)
+            return result
+
+        return call
+
+    def attend(own: session.PropagationSession, feature: torch.Tensor) -> torch.Tensor:
+        cost, field = timed(lambda: plain_attend(own, feature), args.device)
+        if own.settings.prior is not None:  # again without it: the difference is its cost
+            settings, own.settings = own.settings, dataclasses.replace(own.settings, prior=None)
+            cost_without, _ = timed(lambda: plain_attend(own, feature), args.device)
+            own.settings = settings
+            priors.append(cost + cost_without * -1)
+            twice.append(cost_without)
+            cost = cost_without
+        spent.setdefault(ATTEND, []).append(cost)
+        return field
+
+    twice: list[Cost] = []
+    plain_attend = session.PropagationSession._attend
+    with (
+        mock.patch.dict(os.environ, {OVERLAP_VARIABLE: '0'}),
+        mock.patch.object(video, 'read_frame', noting('read', video.read_frame)),
+        mock.patch.object(video, 'encode_frame', noting('encode', video.encode_frame)),
+        mock.patch.object(session.PropagationSession, '_attend', attend),
+        mock.patch.object(
+            session.PropagationSession, '_step', noting('step', session.PropagationSession._step)
+        ),
+        mock.patch.object(codecs.MaskCodec, 'follow', noting('decode labels', codecs.MaskCodec.follow)),
+        mock.patch.object(writers, 'label_map_png', noting('PNG', writers.label_map_png)),
+        mock.patch.object(writers, 'write_bytes_atomic', noting('file', writers.write_bytes_atomic)),
+    ):
+        propagate_all(clip, encode, stride, protocol, folder, args)
+    full = max(len(references_of(number, protocol)) for number in range(1, len(clip.frames)))
+    # Of every part but those of later frames alone there is one call a frame.
+    counted = sum(len(references_of(number, protocol)) == full for number in range(1, len(clip.frames)))
+    found = {name: _median(costs[-counted:]) for name, costs in spent.items()}
+    step = found.pop('step')
+    if priors:
+        found['prior'] = _median(priors[-counted:])
+        step = step + _median(twice[-counted:]) * -1
+    inner = (ATTEND, 'prior', 'decode labels')
+    for name in inner:
+        step = step + found.get(name, Cost(0.0, 0.0)) * -1
+    found['rest of the step'] = step
+    order = ('read', 'encode', *inner, 'rest of the step', 'PNG', 'file')
+    return {name: {'wall_s': found[name].wall, 'cpu_s': found[name].cpu} for name in order if name in found}
 
 
+def _median(costs: list[Cost]) -> Cost:
+    return Cost(*(statistics.median(getattr(cost, key) for cost in costs) for key in ('wall', 'cpu')))
+
+
+# ------------------------------------------------------------------------------------------------------ released way
 def references_of(number: int, protocol: Protocol) -> list[int]:
     settings = protocol.settings
     references = reference_frames(
@@ -143,28 +282,53 @@ def references_of(number: int, protocol: Protocol) -> list[int]:
     return [reference.frame for reference in references]
 
 
+def released(
+    clip: Clip, encode: Encode, stride: int, protocol: Protocol, masks: Path, args: argparse.Namespace, ours: Cost
+) -> dict:
+    """The released way on the last frames, and extrapolated to all."""
+    count = len(clip.frames)
+    per_part, same = [], []
+    for number in range(count - args.released_frames, count):
+        parts, share = released_frame(number, clip.frames, encode, stride, protocol, masks, args.device)
+        per_part.append(parts)
+        same.append(share)
+    references = [len(references_of(number, protocol)) for number in range(1, count)]
+    full, parts, total = max(references), mean_parts(per_part), Cost(0.0, 0.0)
+    for number in references:
+        for name, cost in parts.items():
+            total = total + cost * {'encode': (number + 1) / (full + 1), 'attend': number / full}.get(name, 1.0)
+    return {
+        'released_frames_run': args.released_frames,
+        'released_wall_s': total.wall,
+        'released_cpu_s': total.cpu,
+        'released_parts_cpu_s': {name: cost.cpu for name, cost in parts.items()},
+        'wall_ratio': total.wall / ours.wall,
+        'cpu_ratio': total.cpu / ours.cpu,
+        'same_pixels': min(same),
+    }
+
+
 def released_frame(
-    number: int, frames: FrameFolder, model: BaseCorrespondence, protocol: Protocol, out_dir: Path
+    number: int, frames: FrameFolder, encode: Encode, stride: int, protocol: Protocol, masks: Path, device: str
 ) -> tuple[dict[str, Cost], float]:
     """One frame the released way; its masks of earlier frames are ours. -> cost by part, share of equal pixels."""
-    settings, stride = protocol.settings, model.stride
+    settings = protocol.settings
     numbers = [*references_of(number, protocol), number]
-    read, images = timed(lambda: [frames[n] for n in numbers])
-    encoder = make_encoder(model, False)
-    encode, features = timed(
-        lambda: [encoder(prepare_frame(image, protocol.input))[0].float() for image in images]
+    read, images = timed(lambda: [frames[n] for n in numbers], device)
+    encoded, features = timed(
+        lambda: [encode(prepare_frame(image, protocol.input, device))[0].float() for image in images], device
     )
     size = protocol.input.resized(*images[0].shape[:2])
     if size != images[0].shape[:2]:
         raise SystemExit(f'{protocol.name} resizes frames of {images[0].shape[:2]} to {size}: not restated here')
     cells = tuple(features[0].shape[1:])
-    masks = [read_label_map(out_dir / f'{frames.frame_names[n]}.png').ids for n in numbers]
-    ids = sorted(set(np.unique(masks[0]).tolist()) - {0})
+    known = [read_label_map(masks / f'{frames.frame_names[n]}.png').ids for n in numbers]
+    ids = sorted(set(np.unique(known[0]).tolist()) - {0})
 
     def attend() -> torch.Tensor:
         values = torch.stack(
-            [encode_label_map(torch.from_numpy(ids_), ids, settings.encoding, stride, cells) for ids_ in masks[:-1]]
-        )
+            [encode_label_map(torch.from_numpy(ids_), ids, settings.encoding, stride, cells) for ids_ in known[:-1]]
+        ).to(device)
         values[:, 1:] *= settings.fg_gain
         temperature = settings.resolve_temperature(features[0].shape[0])
         keys = torch.stack(features[:-1])
@@ -172,10 +336,10 @@ def released_frame(
         winner = decode_field(field, stride, size, size, settings.upsample)
         return to_ids(winner, ids)
 
-    attended, found = timed(attend)
-    write, _ = timed(lambda: write_label_map(out_dir / 'released.png', found.numpy()))
-    share = float(np.mean(found.numpy() == masks[-1]))
-    return {'read': read, 'encode': encode, 'attend': attended, 'write': write}, share
+    attended, found = timed(attend, device)
+    found = found.cpu().numpy()
+    write, _ = timed(lambda: write_label_map(masks / 'released.png', found))
+    return {'read': read, 'encode': encoded, 'attend': attended, 'write': write}, float(np.mean(found == known[-1]))
 
 
 def mean_parts(parts: list[dict[str, Cost]]) -> dict[str, Cost]:
@@ -187,23 +351,53 @@ def mean_parts(parts: list[dict[str, Cost]]) -> dict[str, Cost]:
     }
 
 
-def timed(work: Callable[[], object]) -> tuple[Cost, object]:
-    before = time.perf_counter(), time.process_time()
-    with torch.no_grad():
-        result = work()
-    return Cost(time.perf_counter() - before[0], time.process_time() - before[1]), result
+# ------------------------------------------------------------------------------------------------------------ report
+def print_ours(row: dict) -> None:
+    how = row['precision'] + (', compiled' if row['compiled'] else '')
+    height, width = row['size']
+    print(
+        f'{row["sequence"]}, {row["frames"]} frames of {height} x {width}, {row["config"]} ({how}), '
+        f'{row["protocol"]}, {row["references"]} references'
+    )
+    print(
+        f'ours, decoding to PNG: {row["ours_wall_s"]:.2f} s ({row["frames_per_s"]:.2f} frames/s), '
+        f'{row["ours_cpu_s"]:.2f} processor seconds',
+        flush=True,
+    )
 
 
-def print_row(row: dict) -> None:
-    print(f'mmliir {row["mmliir"]}, torch {row["torch"]}, {row["threads"]} threads, load {os.getloadavg()[0]:.1f}')
-    print(f'{row["sequence"]}, {row["frames"]} frames, {row["protocol"]}, {row["references"]} references')
-    print(f'{"":34s}{"time s":>9s}{"cpu s":>9s}')
-    print(f'{"ours, decoding to PNG":34s}{row["ours_wall_s"]:9.1f}{row["ours_cpu_s"]:9.1f}')
-    print(f'{"released way, extrapolated":34s}{row["released_wall_s"]:9.1f}{row["released_cpu_s"]:9.1f}')
+def print_parts(row: dict, machine: Machine) -> None:
+    parts, key = row['parts'], 'wall_s' if machine.device == 'cuda' else 'cpu_s'
+    whole = sum(part[key] for part in parts.values())
+    PARTS.print_header()
+    for name, part in parts.items():
+        part['share'] = part[key] / whole
+        PARTS.print_row({'part': name, **part})
+    rate = row['encoder_gflop'] / parts['encode'][key]
+    unit = 'GFLOP/s' if key == 'wall_s' else 'GFLOP a processor second'
+    print(f'encoder: {row["encoder_gflop"]:.0f} GFLOP a frame, {rate:.0f} {unit}')
+    share = parts[ATTEND]['share']
+    print(f'affinity and read-out take {share:.1%} of a frame (aim for LIIR: {AIM:.0%} at most)', flush=True)
+
+
+def print_released(row: dict) -> None:
+    print(
+        f'released way, extrapolated from {row["released_frames_run"]} frame(s): {row["released_wall_s"]:.1f} s, '
+        f'{row["released_cpu_s"]:.1f} processor seconds'
+    )
     for name, seconds in row['released_parts_cpu_s'].items():
         print(f'{"  a frame with all references: " + name:43s}{seconds:9.2f}')
     print(f'over ours: {row["wall_ratio"]:.1f} of the time, {row["cpu_ratio"]:.1f} of the processor seconds')
     print(f'pixels with the same label: {row["same_pixels"]:.5f}', flush=True)
+
+
+def plot(row: dict, path: Path) -> None:
+    """Bars of the parts, and of the whole video where the released way was run."""
+    panels = [Bars('a frame, ours: processor ms', {n: 1e3 * part['cpu_s'] for n, part in row['parts'].items()})]
+    if 'released_cpu_s' in row:
+        both = {'ours': row['ours_cpu_s'], 'released way': row['released_cpu_s']}
+        panels.append(Bars('the video: processor seconds', both, log=True))
+    plot_bars(path, panels, f'{row["sequence"]}, {row["config"]}, {row["protocol"]}')
 
 
 if __name__ == '__main__':
