@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmliir.ops import drawn_negatives_logsumexp, negatives_logsumexp, window_negatives_logsumexp
+from mmliir.ops import drawn_negatives_logsumexp, negatives_logsumexp, to_device, window_negatives_logsumexp
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ class FeatureBank:
         if cells <= self.points_per_frame:
             return torch.arange(cells, device=maps_NCc.device).expand(frames, cells)
         drawn = torch.randint(0, cells, (frames, self.points_per_frame), generator=generator)
-        return drawn.to(maps_NCc.device)
+        return to_device(drawn, maps_NCc.device)
 
 
 class _DrawForEachQuery:
