@@ -24,6 +24,7 @@ class CorrespondenceRunner(Runner):
     * checkpoints hold tensors and plain data only and are read with `weights_only=True`;
     * resuming never executes the config inside a checkpoint;
     * weights that do not fit stop the run;
+    * `compile` compiles the encoder and leaves names of weights as they are;
     * a step's losses are read when the log is written, not at every step.
     """
 
@@ -48,6 +49,21 @@ class CorrespondenceRunner(Runner):
                 self.logger.info(f'{optimizer["type"]} is not fused: it has no such kernel for this device')
                 optim_wrapper = {**optim_wrapper, 'optimizer': optimizer}
         return super().build_optim_wrapper(optim_wrapper)
+
+    def _maybe_compile(self, target):
+        """The config's `compile`: True, or arguments of `torch.compile`, compiles the encoders of the model in place.
+
+        MMEngine compiles the whole training step, whose draws, bank and hooks break it into pieces.
+        """
+        settings = self.cfg.get('compile')
+        if settings is True:
+            settings = {}
+        if settings is None or settings is False:
+            return
+        if not isinstance(settings, dict):
+            raise ValueError(f'compile must be None, True or a dict of arguments of torch.compile, got {settings!r}')
+        self.bare_model.compile_training(settings)
+        self.logger.info('The encoder is compiled: the first steps take longer')
 
     @property
     def samples_per_step(self) -> int:
