@@ -1,4 +1,4 @@
-"""What makes the host wait for a GPU, found without one: the model lies on the meta device, whose tensors have no values.
+"""What makes the host wait for a GPU, found without one: models lie on the meta device, whose tensors have no values.
 
 Reading a value there is impossible, as it is a wait on a GPU; what a GPU would do but only after waiting (a copy that
 blocks, a result whose size depends on values) is looked up by the name of the operator.

@@ -76,9 +76,10 @@ def test_a_step_waits_for_nothing(recipe, videos, tmp_path):
 
 
 def test_gradients_are_clipped_and_a_progress_bar_is_shown_without_waiting(videos, tmp_path):
+    names = ('StepSeedHook', 'MemoryBankHook', 'ProgressHook', '_WatchWaiting')
     options = {
         'optim_wrapper.clip_grad': dict(max_norm=1.0),
-        'custom_hooks': [dict(type=name) for name in ('StepSeedHook', 'MemoryBankHook', 'ProgressHook', '_WatchWaiting')],
+        'custom_hooks': [dict(type=name) for name in names],
     }
     steps, _ = run('liir_paper', videos, tmp_path, options)
     assert steps == STEPS
