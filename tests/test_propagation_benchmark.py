@@ -1,25 +1,21 @@
 """tools/benchmarks/propagation.py: results are equal, and what it writes can be read."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
 
 import pytest
+from benchmark_programs import FOLDER, load_program
 
 from mmliir.ops import window_offsets
 
-PROGRAM = Path(__file__).resolve().parents[1] / 'tools' / 'benchmarks' / 'propagation.py'
+PROGRAM = FOLDER / 'propagation.py'
 pytestmark = pytest.mark.skipif(not Path('/proc/self/clear_refs').exists(), reason='memory is measured on Linux')
 
 
 @pytest.fixture
 def program(monkeypatch):
-    spec = importlib.util.spec_from_file_location('propagation_benchmark', PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
+    return load_program('propagation', monkeypatch)
 
 
 def test_the_quick_run_agrees_with_every_public_algorithm(program, monkeypatch, tmp_path, capsys):

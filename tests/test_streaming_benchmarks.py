@@ -1,22 +1,13 @@
 """tools/benchmarks/{memory,data_loading,whole_video}.py: they check what they say, and what they write can be read."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
 
 import pytest
+from benchmark_programs import load_program
 
-FOLDER = Path(__file__).resolve().parents[1] / 'tools' / 'benchmarks'
 linux = pytest.mark.skipif(not Path('/proc/self/clear_refs').exists(), reason='memory is measured on Linux')
-
-
-def _load(name, monkeypatch):
-    spec = importlib.util.spec_from_file_location(f'{name}_benchmark', FOLDER / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
 
 
 def _run(program, monkeypatch, path, *arguments):
@@ -28,7 +19,7 @@ def _run(program, monkeypatch, path, *arguments):
 @linux
 @pytest.mark.usefixtures('one_thread')
 def test_a_stream_takes_what_its_references_take(monkeypatch, tmp_path):
-    program = _load('memory', monkeypatch)
+    program = load_program('memory', monkeypatch)
     code, report = _run(program, monkeypatch, tmp_path / 'memory.json', '--threads', '1', '--protocols', 'crw')
     (row,) = report['rows']
     assert code == 0 and row['stream_mb'] <= row['step_mb'] + 20
@@ -40,7 +31,7 @@ def test_a_stream_takes_what_its_references_take(monkeypatch, tmp_path):
 
 @pytest.mark.usefixtures('one_thread')
 def test_the_released_loop_gives_the_same_label_maps(monkeypatch, tmp_path):
-    program = _load('whole_video', monkeypatch)
+    program = load_program('whole_video', monkeypatch)
     code, row = _run(program, monkeypatch, tmp_path / 'video.json', '--threads', '1')
     assert code == 0 and row['same_pixels'] > 0.999
     assert row['references'] == 5 and row['frames'] == 8
@@ -52,7 +43,7 @@ def test_the_released_loop_gives_the_same_label_maps(monkeypatch, tmp_path):
 
 def test_rates_of_decoders_and_of_the_training_loader(monkeypatch, tmp_path):
     pytest.importorskip('av')
-    program = _load('data_loading', monkeypatch)
+    program = load_program('data_loading', monkeypatch)
     path = tmp_path / 'loading.json'
     code, report = _run(program, monkeypatch, path, '--step-seconds', '2')
     rows = report['rows']

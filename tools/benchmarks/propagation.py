@@ -15,16 +15,10 @@ examples:
 """
 
 import argparse
-import contextlib
-import ctypes
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,13 +26,28 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from common import (
+    Bars,
+    Column,
+    Cost,
+    TextTable,
+    add_machine_arguments,
+    add_report_arguments,
+    describe_machine,
+    measure_in_process,
+    peak_bytes,
+    plot_bars,
+    reset_peak,
+    resident_bytes,
+    settled_device,
+    timed,
+    write_report,
+)
 from torch import Tensor
 
 from mmliir.ops import MixturePrior, native, window_offsets, window_topk_attend
 from mmliir.testing import reference_evaluators as evaluators
-from mmliir.version import __version__
 
-MATRIX_SIDE = {'cpu': 2048, 'cuda': 8192}
 LONG = 5.0  # seconds; a call that takes longer is not repeated
 
 
@@ -108,6 +117,21 @@ CASES = {
 #: Names for --cases that stand for several; a label map with one object has two channels, one for the background.
 GROUPS = {'labels': ['crw_1_label', 'crw_300_labels', 'liir_1_label', 'liir_300_labels']}
 
+TABLE = TextTable(
+    [
+        Column('case', 'case', width=16),
+        Column('algorithm', 'algorithm', width=12),
+        Column('time s', 'wall_s', '.3f'),
+        Column('cpu s', 'cpu_s', '.3f'),
+        Column('peak MB', 'peak_mb', '.0f'),
+        Column('x time', 'time_ratio', '.1f'),
+        Column('x cpu', 'cpu_ratio', '.1f'),
+        Column('x memory', 'memory_ratio', '.1f'),
+        Column('share', 'share', '.2f'),
+        Column('max difference', 'max_difference', '.1e', 16),
+    ]
+)
+
 
 def main() -> int:
     """Run the comparison; 1 when a result differs."""
@@ -115,16 +139,16 @@ def main() -> int:
     if args.measure is not None:
         print(json.dumps(measure(args)))
         return 0
-    rate = matrix_rate(args)
-    print_machine(args, rate)
+    machine = describe_machine(args.device, args.threads, matrix_side=256 if args.quick else None)
+    print(machine)
+    TABLE.print_header()
     rows = []
     with tempfile.TemporaryDirectory(prefix='mmliir-propagation-') as folder:
         for name in args.cases:
-            rows += compare(name, args, Path(folder), rate)
+            rows += compare(name, args, Path(folder), machine.matrix_gflops)
     print_ratios_of_labels(rows)
     if args.json is not None:
-        report = {'mmliir': __version__, 'torch': torch.__version__, 'threads': args.threads, 'matrix_gflops': rate}
-        args.json.write_text(json.dumps({**report, 'rows': rows}, indent=1) + '\n', encoding='utf-8')
+        write_report(args.json, machine, rows)
     if args.plot is not None:
         plot(rows, args.plot)
     return int(any(row['max_difference'] is not None and row['max_difference'] > args.tolerance for row in rows))
@@ -133,13 +157,11 @@ def main() -> int:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--cases', nargs='+', default=list(CASES), metavar='NAME', help=', '.join([*CASES, *GROUPS]))
-    parser.add_argument('--threads', type=int, default=os.cpu_count(), metavar='N')
+    add_machine_arguments(parser)
     parser.add_argument('--repeats', type=int, default=5, metavar='N', help='timed calls of a measurement')
-    parser.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto')
     parser.add_argument('--quick', action='store_true', help='few cells in one process: are results equal')
     parser.add_argument('--tolerance', type=float, default=2e-3, help='largest difference that passes')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write the rows here')
-    parser.add_argument('--plot', type=Path, metavar='FILE.png', help='draw the ratios here')
+    add_report_arguments(parser)
     parser.add_argument('--whole', action='store_true', help='unfold all rows at once, as MAST does: 20 GB')
     parser.add_argument('--measure', nargs=2, help=argparse.SUPPRESS)  # case and algorithm: one process's work
     parser.add_argument('--result', type=Path, help=argparse.SUPPRESS)
@@ -148,8 +170,7 @@ def parse_args() -> argparse.Namespace:
     unknown = sorted(set(args.cases) - set(CASES))
     if unknown:
         parser.error(f'unknown cases {", ".join(unknown)}; there are {", ".join([*CASES, *GROUPS])}')
-    if args.device == 'auto':
-        args.device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    args.device = settled_device(args.device)
     return args
 
 
@@ -162,19 +183,16 @@ def measure(args: argparse.Namespace) -> dict:
     step_of_small = prepare(case.small(), algorithm, args.device)
     step_of_small()  # builds the compiled code, starts threads
     step = prepare(case, algorithm, args.device)
-    bytes_before = trimmed_bytes()
+    bytes_before = resident_bytes()
     reset_peak(args.device)
     result = step()
     found = {'peak_bytes': peak_bytes(args.device) - (bytes_before if args.device == 'cpu' else 0)}
-    walls, cpus = [], []
-    while len(walls) < (1 if walls and walls[0] > LONG else args.repeats):
-        before = time.perf_counter(), time.process_time()
-        step()
-        synchronise(args.device)
-        walls.append(time.perf_counter() - before[0])
-        cpus.append(time.process_time() - before[1])
+    costs: list[Cost] = []
+    while len(costs) < (1 if costs and costs[0].wall > LONG else args.repeats):
+        costs.append(timed(step, args.device)[0])
     if args.result is not None:
         np.save(args.result, result.cpu().numpy())
+    walls, cpus = [cost.wall for cost in costs], [cost.cpu for cost in costs]
     return {**found, 'wall': walls, 'cpu': cpus, 'mask_bytes': mask_bytes(case, algorithm)}
 
 
@@ -222,51 +240,6 @@ def mask_bytes(case: Case, algorithm: str) -> int:
     return {'crw': 4 * cells**2, 'dino': 4 * cells**2 * case.references}.get(algorithm, 0)
 
 
-def trimmed_bytes() -> int:
-    """Resident bytes of this process, after the allocator gave back what it can."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-    return _status('VmRSS')
-
-
-def reset_peak(device: str) -> None:
-    if device == 'cuda':
-        torch.cuda.reset_peak_memory_stats()
-        return
-    Path('/proc/self/clear_refs').write_text('5')
-
-
-def peak_bytes(device: str) -> int:
-    return torch.cuda.max_memory_allocated() if device == 'cuda' else _status('VmHWM')
-
-
-def _status(name: str) -> int:
-    """A line of /proc/self/status in bytes; the memory is measured on Linux only."""
-    for line in Path('/proc/self/status').read_text().splitlines():
-        if line.startswith(name + ':'):
-            return int(line.split()[1]) * 1024
-    raise ValueError(f'/proc/self/status has no line {name}')
-
-
-def synchronise(device: str) -> None:
-    if device == 'cuda':
-        torch.cuda.synchronize()
-
-
-def matrix_rate(args: argparse.Namespace) -> float:
-    """GFLOP/s of a large float32 product with the same number of threads."""
-    side = 256 if args.quick else MATRIX_SIDE[args.device]
-    torch.set_num_threads(args.threads)
-    a, b = torch.randn(side, side, device=args.device), torch.randn(side, side, device=args.device)
-    best = float('inf')
-    for _ in range(6):
-        start = time.perf_counter()
-        torch.mm(a, b)
-        synchronise(args.device)
-        best = min(best, time.perf_counter() - start)
-    return 2e-9 * side**3 / best
-
-
 # ------------------------------------------------------------------------------------------------------ comparison
 def compare(name: str, args: argparse.Namespace, folder: Path, rate: float) -> list[dict]:
     """Measure all algorithms of a case, ours before and after the others, and print a line for each."""
@@ -305,7 +278,7 @@ def compare(name: str, args: argparse.Namespace, folder: Path, rate: float) -> l
                 'share': case.useful_flop() / wall * 1e-9 / rate,
             }
         )
-        print_row(rows[-1])
+        TABLE.print_row(rows[-1])
     return rows
 
 
@@ -321,34 +294,12 @@ def run_measurement(name: str, algorithm: str, args: argparse.Namespace, folder:
     result = folder / f'{name}-{algorithm}.npy'
     if args.quick:
         return measure(argparse.Namespace(**{**vars(args), 'measure': (name, algorithm), 'result': result}))
-    command = [sys.executable, __file__, '--measure', name, algorithm, '--result', str(result)]
+    command = ['--measure', name, algorithm, '--result', str(result)]
     command += ['--threads', str(args.threads), '--repeats', str(args.repeats), '--device', args.device]
-    done = subprocess.run(command + ['--whole'] * args.whole, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[-1]
-        raise SystemExit(f'{name}, {algorithm}: {reason}')
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return measure_in_process(__file__, command + ['--whole'] * args.whole, f'{name}, {algorithm}')
 
 
 # ---------------------------------------------------------------------------------------------------------- report
-def print_machine(args: argparse.Namespace, rate: float) -> None:
-    load = f', load {os.getloadavg()[0]:.1f}' if hasattr(os, 'getloadavg') else ''
-    machine = f'{platform.machine()}, {args.device}, {args.threads} threads{load}'
-    print(f'mmliir {__version__}, torch {torch.__version__}, {machine}')
-    print(f'product of {MATRIX_SIDE[args.device]}^2 matrices: {rate:.0f} GFLOP/s')
-    titles = [f'{title:>9s}' for title in ('time s', 'cpu s', 'peak MB', 'x time', 'x cpu', 'x memory', 'share')]
-    print(f'{"case":16s}{"algorithm":10s}{"".join(titles)}  max difference', flush=True)
-
-
-def print_row(row: dict) -> None:
-    difference = '' if row['max_difference'] is None else f'{row["max_difference"]:.1e}'
-    print(
-        f'{row["case"]:16s}{row["algorithm"]:10s}{row["wall_s"]:9.3f}{row["cpu_s"]:9.3f}{row["peak_mb"]:9.0f}'
-        f'{row["time_ratio"]:9.1f}{row["cpu_ratio"]:9.1f}{row["memory_ratio"]:9.1f}{row["share"]:9.2f}  {difference}',
-        flush=True,
-    )
-
-
 def print_ratios_of_labels(rows: list[dict]) -> None:
     ours = {row['case']: row for row in reversed(rows)}
     for few, many in (('crw_1_label', 'crw_300_labels'), ('liir_1_label', 'liir_300_labels')):
@@ -359,23 +310,12 @@ def print_ratios_of_labels(rows: list[dict]) -> None:
 
 def plot(rows: list[dict], path: Path) -> None:
     """Bars of time and memory of the other algorithms over ours."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
-
-    shown = [row for row in rows if row['max_difference'] is not None]
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 0.45 * len(shown) + 1.4), sharey=True)
-    for axis, key, title in zip(axes, ('time_ratio', 'memory_ratio'), ('time', 'peak memory'), strict=True):
-        bars = axis.barh([f'{row["case"]}: {row["algorithm"]}' for row in shown], [row[key] for row in shown])
-        axis.bar_label(bars, fmt='%.1f', padding=3)
-        axis.set_xscale('log')
-        axis.axvline(1, color='black', linewidth=0.8)
-        axis.set_title(f'{title} over ours')
-        axis.margins(x=0.2)
-    axes[0].invert_yaxis()
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    shown = {f'{row["case"]}: {row["algorithm"]}': row for row in rows if row['max_difference'] is not None}
+    panels = [
+        Bars(f'{title} over ours', {name: row[key] for name, row in shown.items()}, log=True, line=1)
+        for key, title in (('time_ratio', 'time'), ('memory_ratio', 'peak memory'))
+    ]
+    plot_bars(path, panels)
 
 
 if __name__ == '__main__':
