@@ -25,11 +25,17 @@ class WaitError(AssertionError):
 
 
 class NoWaiting(TorchDispatchMode):
-    """Raise at every operator on meta tensors that would wait for the device; `seen` counts the others."""
+    """Raise at every operator on meta tensors that would wait for the device.
+
+    Attributes:
+        seen: Number of other operators on the device.
+        transfers: (type, elements) of every copy from host to device.
+    """
 
     def __init__(self):
         super().__init__()
         self.seen = 0
+        self.transfers: list[tuple[torch.dtype, int]] = []
         self._numbers = _NoNumbers()
 
     def __enter__(self):
@@ -48,6 +54,9 @@ class NoWaiting(TorchDispatchMode):
         out = func(*args, **kwargs)
         results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
         self.seen += any(leaf.is_meta for leaf in results)
+        if func.overloadpacket.__name__ in COPIES and any(leaf.is_meta for leaf in results):
+            sources = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+            self.transfers += [(source.dtype, source.numel()) for source in sources if not source.is_meta]
         return out
 
 

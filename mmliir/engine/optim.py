@@ -1,4 +1,4 @@
-"""Clipping without waiting, mixed precision on any device, fused optimizers, and learning rates that follow the number of samples seen."""
+"""Optimisation: clipping without waiting, mixed precision, fused optimizers, learning rates by samples seen."""
 
 import bisect
 from collections.abc import Sequence

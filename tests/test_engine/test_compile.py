@@ -37,7 +37,7 @@ def test_losses_and_gradients_are_those_of_the_plain_encoder(settings):
     assert set(own) == set(gradients)
     for ours, theirs in ((own_losses, losses), (own, gradients)):
         for name, value in theirs.items():
-            torch.testing.assert_close(ours[name], value, rtol=1e-9, atol=1e-11, msg=lambda text: f'{name}: {text}')
+            torch.testing.assert_close(ours[name], value, rtol=1e-9, atol=1e-11, msg=f'{name} differs')
 
 
 def test_names_of_weights_and_parameters_stay():

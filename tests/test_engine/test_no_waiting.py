@@ -16,7 +16,7 @@ STEPS = 4  # the bank of 5 frames is full before the last
 
 
 class Seen(Exception):
-    """Enough steps: (steps, operators on the device)."""
+    """Enough steps: (steps, what was watched)."""
 
 
 @HOOKS.register_module(name='_WatchWaiting')
@@ -32,7 +32,7 @@ class WatchWaiting(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         assert outputs['loss'].is_meta and data_batch['inputs'].device.type == 'cpu'
         if runner.iter + 1 == STEPS:
-            raise Seen(runner.iter + 1, self.mode.seen)
+            raise Seen(runner.iter + 1, self.mode)
 
 
 @pytest.fixture(scope='module')
@@ -71,8 +71,13 @@ def run(recipe, videos, work_dir, changes=()):
 
 @pytest.mark.parametrize('recipe', ['liir_paper', 'liir_compat', 'mast', 'liir_enqueue', 'liir_query'])
 def test_a_step_waits_for_nothing(recipe, videos, tmp_path):
-    steps, operators = run(recipe, videos, tmp_path)
-    assert steps == STEPS and operators > 100 * STEPS
+    steps, watch = run(recipe, videos, tmp_path)
+    assert steps == STEPS and watch.seen > 100 * STEPS
+    # Two frames of two pairs a step travel, as bytes; all else that travels are a few numbers.
+    images = [(dtype, size) for dtype, size in watch.transfers if size >= 3 * 32 * 32 or dtype.is_floating_point]
+    draws = 5 * 4 * 8 * 8 if recipe == 'liir_query' else 0  # frames, points, query locations
+    assert images == [(torch.uint8, 2 * 2 * 3 * 32 * 32)] * STEPS
+    assert all(size <= max(64, draws) for dtype, size in watch.transfers if dtype != torch.uint8)
 
 
 def test_gradients_are_clipped_and_a_progress_bar_is_shown_without_waiting(videos, tmp_path):
@@ -81,7 +86,7 @@ def test_gradients_are_clipped_and_a_progress_bar_is_shown_without_waiting(video
         'optim_wrapper.clip_grad': dict(max_norm=1.0),
         'custom_hooks': [dict(type=name) for name in names],
     }
-    steps, _ = run('liir_paper', videos, tmp_path, options)
+    steps, _watch = run('liir_paper', videos, tmp_path, options)
     assert steps == STEPS
 
 

@@ -23,6 +23,9 @@ class FeatureEncoder(BaseModule):
         ValueError: A position encoder with a backbone that has no place for its map.
     """
 
+    #: Layout of what is convolved; the weights have it too.
+    memory_format = torch.channels_last
+
     def __init__(self, backbone: dict, position_encoder: dict | None = None, projection: dict | None = None):
         super().__init__()
         self.backbone = use_channels_last(MODELS.build(backbone))
@@ -65,7 +68,7 @@ class FeatureEncoder(BaseModule):
         """The features before the projection; arguments as in `forward`."""
         if position_map is None:
             position_map = self.position_map(images)
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=self.memory_format)
         # Evaluation brings frames of many sizes, each of which would be compiled anew.
         backbone = self._compiled if self._compiled is not None and self.training else self.backbone
         return backbone(images) if position_map is None else backbone(images, position_map)
