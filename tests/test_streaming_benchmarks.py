@@ -1,4 +1,4 @@
-"""tools/benchmarks/{memory,data_loading,train_step,whole_video}.py: they check what they say, and what they write can be read."""
+"""Benchmark programs on memory, data, training steps and whole videos: they check what they say, and write it down."""
 
 import json
 import sys

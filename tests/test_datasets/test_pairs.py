@@ -276,6 +276,20 @@ def test_flip_mirrors_left_to_right():
     assert np.array_equal(flipped, clip['frames'][0][:, ::-1])
 
 
+def test_pack_keeps_every_pixel_of_whole_and_of_cropped_frames():
+    frames = list(np.random.default_rng(0).integers(0, 256, (2, 9, 14, 3), dtype=np.uint8))
+    for cut in (frames, [frame[2:7, 3:11] for frame in frames]):
+        packed = PackClip()(dict(frames=cut, video_id=0, frame_ids=(0, 1)), None)['inputs']
+        assert packed.dtype == torch.uint8 and packed.is_contiguous()
+        assert np.array_equal(packed.numpy(), np.stack(cut).transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize('wrong', [np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 1), np.uint8)])
+def test_pack_refuses_what_is_no_colour_frame_of_bytes(wrong):
+    with pytest.raises(ValueError, match=r'PackClip: frames are \(H, W, 3\) uint8'):
+        PackClip()(dict(frames=[wrong, wrong], video_id=0, frame_ids=(0, 1)), None)
+
+
 def test_pack_refuses_frames_of_different_sizes():
     clip = coordinate_clip()
     clip['frames'][1] = clip['frames'][1][:-1]
