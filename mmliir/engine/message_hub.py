@@ -20,8 +20,6 @@ class DeferredMessageHub(MessageHub):
         log_scalars, runtime_info, resumed_keys: As in MMEngine.
     """
 
-    _pending: list[tuple[str, Tensor, int]]
-
     def __init__(
         self,
         name: str,
@@ -30,12 +28,13 @@ class DeferredMessageHub(MessageHub):
         resumed_keys: dict | None = None,
     ):
         super().__init__(name, log_scalars, runtime_info, resumed_keys)
-        self._pending = []
+        self._pending: list[tuple[str, Tensor, int]] = []
+        self._unread: set[str] = set()  # the names in it
 
     def update_scalar(self, key, value, count=1, resumed=True):
         """Note a number; a tensor of one element on any device is read later."""
         if not isinstance(value, Tensor):
-            if any(name == key for name, _, _ in self._pending):
+            if key in self._unread:
                 self.read_pending()  # in the order in which they came
             super().update_scalar(key, value, count, resumed)
             return
@@ -44,12 +43,14 @@ class DeferredMessageHub(MessageHub):
         self._set_resumed_keys(key, resumed)
         # A copy: what the tensor is a view of is not kept alive, nor can a later step write over it.
         self._pending.append((key, value.detach().reshape(()).clone(), count))
+        self._unread.add(key)
         if len(self._pending) >= _MOST_PENDING:
             self.read_pending()
 
     def read_pending(self) -> None:
         """Wait for the kept numbers and put them in their buffers."""
         pending, self._pending = self._pending, []
+        self._unread.clear()
         by_device: dict[torch.device, list[int]] = {}
         for place, (_, value, _) in enumerate(pending):
             by_device.setdefault(value.device, []).append(place)
@@ -72,7 +73,7 @@ class DeferredMessageHub(MessageHub):
 
     def get_scalar(self, key):
         """The buffer of a name; others' numbers stay where they are: the timer asks for its own at every step."""
-        if key in self._log_scalars and all(name != key for name, _, _ in self._pending):
+        if key in self._log_scalars and key not in self._unread:
             return self._log_scalars[key]
         return super().get_scalar(key)
 
