@@ -23,7 +23,7 @@ train_dataloader = dict(
     ),
 )
 train_cfg = dict(max_iters=100)
-optim_wrapper = dict(_delete_=True, type='AutocastOptimWrapper', optimizer=dict(type='Adam', lr=1e-4))
+optim_wrapper = dict(_delete_=True, type='AutocastOptimWrapper', optimizer=dict(type='Adam', lr=1e-4, fused=True))
 param_scheduler = [dict(type='SampleStepLR', boundaries=[800, 1_200], factors=[1.0, 0.5, 0.25])]
 auto_scale_lr = dict(base_batch_size=16)
 stages = [

@@ -24,7 +24,7 @@ train_dataloader = dict(
     ),
 )
 train_cfg = dict(max_iters=150)
-optim_wrapper = dict(_delete_=True, type='AutocastOptimWrapper', optimizer=dict(type='Adam', lr=3e-4))
+optim_wrapper = dict(_delete_=True, type='AutocastOptimWrapper', optimizer=dict(type='Adam', lr=3e-4, fused=True))
 param_scheduler = [dict(type='SampleStepLR', boundaries=[1_200, 1_800], factors=[1.0, 0.5, 0.25])]
 auto_scale_lr = dict(base_batch_size=16)
 stages = [

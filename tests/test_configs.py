@@ -292,3 +292,9 @@ def test_mast_is_liir_without_its_parts():
 def test_change_config_reports_where_a_change_comes_from():
     with pytest.raises(ValueError, match='the sweep: log_level.inner=1 does not fit'):
         change_config(Config(dict(log_level='INFO')), {'log_level.inner': 1}, 'the sweep')
+
+
+@pytest.mark.parametrize('name', [name for name in TRAINED if 'cpu' not in name and 'quickstart' not in name])
+def test_batches_for_a_gpu_come_from_workers_and_page_locked_memory(name):
+    loader = load_config(ROOT / name).train_dataloader
+    assert loader.pin_memory is True and loader.num_workers > 0 and loader.persistent_workers is True

@@ -46,6 +46,10 @@ TINY_MAST = {
 }
 
 
+def _without(options: dict, prefix: str) -> dict:
+    return {name: value for name, value in options.items() if not name.startswith(prefix)}
+
+
 def tiny_for(config) -> dict:
     """The options above that a config has a place for, whatever parts it is made of."""
     cfg = load_config(config).to_dict()
@@ -84,6 +88,13 @@ BANK_RECIPES = {
     ),
     'liir_query': (LIIR_CONFIG, {**TINY, 'model.inter.bank.sample': 'query', 'model.inter.source': 'query'}),
 }
+#: The first stage alone, plain and with the encoder traced as for compiling it.
+INTRA_RECIPES = {
+    'liir_intra': (LIIR_CONFIG, _without(TINY, 'model.inter.')),
+    'liir_intra_traced': (LIIR_CONFIG, {**_without(TINY, 'model.inter.'), 'compile': {'backend': 'eager'}}),
+}
+for _, _options in INTRA_RECIPES.values():
+    _options.update({'model.inter': None, 'model.compactness': None})
 #: The second stage alone: inter-video term and compactness from the first step.
 ONE_STAGE = {**TINY, 'stages': None}
 

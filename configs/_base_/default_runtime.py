@@ -23,5 +23,7 @@ log_level = 'INFO'
 randomness = dict(seed=0)
 load_from = None
 resume = False
+# `compile = True`, or a dict of arguments of torch.compile, compiles the encoder: `--cfg-options compile=True`. Weights
+# keep their names. Off: on a CPU it gains nothing (docs/performance.md), on a GPU it is not measured.
 # None: MMEngine's. Replaced on CPUs by the training script, where a device id must not be given.
 model_wrapper_cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=False)

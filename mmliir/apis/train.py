@@ -223,8 +223,8 @@ def prepare_config(cfg: Config, amp: bool, launcher: str, auto_scale_lr: bool) -
     cfg.launcher = launcher
     if amp:
         kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-        if kind not in ('OptimWrapper', 'AutocastOptimWrapper'):
-            raise ValueError(f'--amp replaces OptimWrapper, but the config has {kind}')
+        if kind not in ('OptimWrapper', 'DeferredOptimWrapper', 'AutocastOptimWrapper'):
+            raise ValueError(f'--amp replaces DeferredOptimWrapper, but the config has {kind}')
         cfg.optim_wrapper.type = 'AutocastOptimWrapper'
     if auto_scale_lr:
         if not cfg.get('auto_scale_lr'):

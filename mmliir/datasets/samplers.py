@@ -73,6 +73,7 @@ class PairSampler(Sampler):
         self.pairs_per_epoch = pairs_per_epoch
         self.infinite = infinite
         self.epoch = 0
+        self._counted: tuple[tuple[int, int] | None, int] = (None, 0)  # (seed, epoch), and the pairs it has
         self._skip = 0  # items of this rank already seen, from epoch `self.epoch` on
         self._check_pairs()
 
@@ -109,7 +110,10 @@ class PairSampler(Sampler):
 
     def __len__(self) -> int:
         """Items of this rank in the current epoch."""
-        return len(self.epoch_pairs(self.epoch)) // self.world_size
+        drawn_with = (self.seed, self.epoch)
+        if self._counted[0] != drawn_with:  # MMEngine asks twice a step, and drawing an epoch takes longer than a step
+            self._counted = (drawn_with, len(self.epoch_pairs(self.epoch)))
+        return self._counted[1] // self.world_size
 
     def __iter__(self) -> Iterator[PairIndex]:
         if not self.infinite:

@@ -1,4 +1,4 @@
-"""Mixed precision on any device, and learning rates that follow the number of samples seen."""
+"""Optimisation: clipping without waiting, mixed precision, fused optimizers, learning rates by samples seen."""
 
 import bisect
 from collections.abc import Sequence
@@ -8,12 +8,57 @@ import torch
 from mmengine.optim import OptimWrapper
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
+from torch import Tensor
 
-from mmliir.registry import OPTIM_WRAPPERS, PARAM_SCHEDULERS
+from mmliir.registry import OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS
+
+
+def without_unsupported_fused(settings: dict, parameter: Tensor) -> dict:
+    """An optimizer's config, without `fused=True` where that cannot be.
+
+    A fused optimizer updates all parameters by one kernel a chunk of them. Not every optimizer has one, nor every
+    device.
+
+    Args:
+        settings: Config of an optimizer.
+        parameter: One that is to be optimised, for its device and type.
+
+    Returns:
+        The config as it is, or a copy without `fused`; the updates are the same up to rounding.
+    """
+    if not settings.get('fused'):
+        return settings
+    trial = torch.nn.Parameter(torch.zeros(1, dtype=parameter.dtype, device=parameter.device))
+    trial.grad = torch.zeros_like(trial)
+    try:
+        optimizer = settings['type'] if callable(settings['type']) else OPTIMIZERS.get(settings['type'])
+        optimizer([trial], lr=1e-3, fused=True).step()
+    except (TypeError, RuntimeError, NotImplementedError):
+        return {name: value for name, value in settings.items() if name != 'fused'}
+    return settings
 
 
 @OPTIM_WRAPPERS.register_module()
-class AutocastOptimWrapper(OptimWrapper):
+class DeferredOptimWrapper(OptimWrapper):
+    """MMEngine's, but with `clip_grad` the gradients' norm is not read at every step: the log reads it when it is due.
+
+    Args:
+        optimizer, accumulative_counts, clip_grad: As in MMEngine.
+    """
+
+    def __init__(self, optimizer, accumulative_counts: int = 1, clip_grad: dict | None = None):
+        super().__init__(optimizer, accumulative_counts, clip_grad)
+
+    def _clip_grad(self) -> None:
+        groups = self.optimizer.param_groups
+        params = [p for group in groups for p in group['params'] if p.requires_grad and p.grad is not None]
+        norm = self.clip_func(params, **self.clip_grad_kwargs) if params else None
+        if norm is not None:  # clipping by value has none
+            self.message_hub.update_scalar(f'train/{self.grad_name}', norm)
+
+
+@OPTIM_WRAPPERS.register_module()
+class AutocastOptimWrapper(DeferredOptimWrapper):
     """Convolutions in bfloat16 on CPU or GPU; affinities stay in float32. No loss scaling is needed.
 
     Args:

@@ -9,6 +9,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner
 
+from mmliir.engine.message_hub import DeferredMessageHub
+from mmliir.engine.optim import without_unsupported_fused
 from mmliir.utils.checkpoint import FORMAT, FORMAT_KEY, load_weights, read_checkpoint
 
 _OWN_NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
@@ -21,7 +23,9 @@ class CorrespondenceRunner(Runner):
     * a checkpoint is written beside its final name, flushed to disk, then renamed: a kill leaves the old one whole;
     * checkpoints hold tensors and plain data only and are read with `weights_only=True`;
     * resuming never executes the config inside a checkpoint;
-    * weights that do not fit stop the run.
+    * weights that do not fit stop the run;
+    * `compile` compiles the encoder and leaves names of weights as they are;
+    * a step's losses are read when the log is written, not at every step.
     """
 
     #: The stage of the config that runs; kept in checkpoints, so that a checkpoint continues its own stage.
@@ -32,6 +36,34 @@ class CorrespondenceRunner(Runner):
         logger = super().build_logger(log_level=log_level, log_file=log_file, **log_cfg)
         logger.addFilter(lambda record: not any(name in record.getMessage() for name in _OWN_NOISE))
         return logger
+
+    def build_message_hub(self, message_hub=None):
+        """As in MMEngine, but numbers of the log stay on the device until they are read."""
+        return DeferredMessageHub.get_instance(**{'name': self._experiment_name, **(message_hub or {})})
+
+    def build_optim_wrapper(self, optim_wrapper):
+        """As in MMEngine; `fused=True` is left out where the optimizer or the device has no such thing."""
+        if isinstance(optim_wrapper, dict) and optim_wrapper.get('optimizer'):
+            optimizer = without_unsupported_fused(optim_wrapper['optimizer'], next(self.bare_model.parameters()))
+            if optimizer is not optim_wrapper['optimizer']:
+                self.logger.info(f'{optimizer["type"]} is not fused: it has no such kernel for this device')
+                optim_wrapper = {**optim_wrapper, 'optimizer': optimizer}
+        return super().build_optim_wrapper(optim_wrapper)
+
+    def _maybe_compile(self, target):
+        """The config's `compile`: True, or arguments of `torch.compile`, compiles the encoders of the model in place.
+
+        MMEngine compiles the whole training step, whose draws, bank and hooks break it into pieces.
+        """
+        settings = self.cfg.get('compile')
+        if settings is True:
+            settings = {}
+        if settings is None or settings is False:
+            return
+        if not isinstance(settings, dict):
+            raise ValueError(f'compile must be None, True or a dict of arguments of torch.compile, got {settings!r}')
+        self.bare_model.compile_training(settings)
+        self.logger.info('The encoder is compiled: the first steps take longer')
 
     @property
     def samples_per_step(self) -> int:

@@ -26,7 +26,7 @@ class VideoPreprocessor(BaseDataPreprocessor):
         mean: Sequence[float] = (50.0, 0.0, 0.0),
         std: Sequence[float] = (50.0, 127.0, 127.0),
     ):
-        super().__init__()
+        super().__init__(non_blocking=True)  # from the loader's page-locked memory: the host goes on
         if color_space not in ('lab', 'rgb'):
             raise ValueError(f"color_space must be 'lab' or 'rgb', got {color_space!r}")
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:

@@ -12,6 +12,7 @@ from mmliir.ops.coords import cells_to_pixels, coordinate_grid, pixels_to_cells
 from mmliir.ops.gaussian_mixture import check_mixture_settings, fit_mixture, fit_mixture_rows
 from mmliir.ops.local_window import window_logits, window_offsets, window_readout, window_validity
 from mmliir.ops.resize import resize_label_map, upsample_field
+from mmliir.ops.transfer import to_device
 from mmliir.ops.window_topk_attend import HardLabels, MixturePrior, window_topk_attend
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     'pixels_to_cells',
     'resize_label_map',
     'rgb_to_lab',
+    'to_device',
     'upsample_field',
     'window_logits',
     'window_negatives_logsumexp',

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmliir.ops.local_window import window_offsets
+from mmliir.ops.transfer import to_device
 
 
 def joint_softmax(logits: Sequence[Tensor], extra_logsumexp: Tensor | None = None) -> list[Tensor]:
@@ -133,7 +134,8 @@ def drawn_negatives_logsumexp(
                     f'draw({start}, {start + len(own)}) must give (frames, points, h * w) = '
                     f'{(len(own), points, locations)}, got {tuple(drawn_npL.shape)}'
                 )
-            entries_npLC = own[torch.arange(len(own), device=own.device)[:, None, None], drawn_npL.to(own.device)]
+            drawn = to_device(drawn_npL, own.device)
+            entries_npLC = own[torch.arange(len(own), device=own.device)[:, None, None], drawn]
             keys_LJC = entries_npLC.permute(2, 0, 1, 3).reshape(locations, -1, query.shape[1])
             own_allowed = allowed[None, :, start : start + step].repeat_interleave(points, dim=2)
             yield keys_LJC.to(_work_dtype(query)), own_allowed

@@ -1,6 +1,6 @@
 """RGB <-> CIE Lab on tensors, with the constants of OpenCV's float conversion (sRGB, D65 white)."""
 
-from contextlib import nullcontext
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ _RGB_TO_XYZ = (
     (0.019334, 0.119193, 0.950227),
 )
 _WHITE = (0.950456, 1.0, 1.088754)  # D65
+# Plain numbers: a tensor made of them on a GPU, as for a product of matrices, is a copy that the host waits for.
+_TO_WHITE = tuple(tuple(entry / white for entry in row) for row, white in zip(_RGB_TO_XYZ, _WHITE, strict=True))
+_FROM_WHITE = torch.linalg.inv(torch.tensor(_TO_WHITE, dtype=torch.float64)).tolist()
 _EPSILON = 0.008856
 _KAPPA = 903.3
 
@@ -28,8 +31,7 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
     if rgb.shape[-3] != 3 or not rgb.is_floating_point():
         raise ValueError(f'rgb must be float (..., 3, H, W) in [0, 1], got {rgb.dtype} {tuple(rgb.shape)}')
     linear = torch.where(rgb > 0.04045, ((rgb.clamp_min(0) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-    matrix = rgb.new_tensor(_RGB_TO_XYZ) / rgb.new_tensor(_WHITE)[:, None]
-    xyz = _per_pixel(matrix, linear)
+    xyz = _per_pixel(_TO_WHITE, linear)
     root = torch.where(xyz > _EPSILON, xyz.clamp_min(_EPSILON) ** (1 / 3), 7.787 * xyz + 16 / 116)
     x, y, z = root.unbind(dim=-3)
     luminance = torch.where(xyz[..., 1, :, :] > _EPSILON, 116 * y - 16, _KAPPA * xyz[..., 1, :, :])
@@ -52,20 +54,15 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
     x = _inverse_root(root_y + a / 500)
     z = _inverse_root(root_y - b / 200)
     xyz = torch.stack([x, y, z], dim=-3)
-    matrix = torch.linalg.inv(
-        (lab.new_tensor(_RGB_TO_XYZ) / lab.new_tensor(_WHITE)[:, None]).double()
-    ).to(lab.dtype)
-    linear = _per_pixel(matrix, xyz).clamp(0, 1)
+    linear = _per_pixel(_FROM_WHITE, xyz).clamp(0, 1)
     rgb = torch.where(linear > 0.0031308, 1.055 * linear.clamp_min(1e-12) ** (1 / 2.4) - 0.055, 12.92 * linear)
     return rgb.clamp(0, 1)
 
 
-def _per_pixel(matrix: Tensor, image: Tensor) -> Tensor:
-    """(3, 3) times every pixel of (..., 3, H, W), in the image's precision: bfloat16 would be off by 2 units of a."""
-    kind = image.device.type
-    guard = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
-    with guard:
-        return torch.einsum('ij,...jhw->...ihw', matrix, image)
+def _per_pixel(matrix: Sequence[Sequence[float]], image: Tensor) -> Tensor:
+    """A 3 x 3 matrix times every pixel of (..., 3, H, W), in the image's precision, autocast or not."""
+    first, second, third = image.unbind(dim=-3)
+    return torch.stack([row[0] * first + row[1] * second + row[2] * third for row in matrix], dim=-3)
 
 
 def _inverse_root(root: Tensor) -> Tensor:

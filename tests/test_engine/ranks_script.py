@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from recording import DOUBLE, recorded
-from train_cases import BANK_RECIPES, RECIPES
+from train_cases import BANK_RECIPES, INTRA_RECIPES, RECIPES
 
 from mmliir.apis.train import train
 
 
 def main(recipe, videos, work_dir, batch, steps, launcher):
     torch.set_default_dtype(torch.float64)
-    config, options = {**RECIPES, **BANK_RECIPES}[recipe]
+    config, options = {**RECIPES, **BANK_RECIPES, **INTRA_RECIPES}[recipe]
     options = {
         **options,
         **DOUBLE,

@@ -1,11 +1,14 @@
-"""Learning rates by samples seen, and mixed precision."""
+"""Learning rates by samples seen, mixed precision, fused optimizers, clipping."""
 
 import pytest
 import torch
+from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-from mmliir.engine import AutocastOptimWrapper, SampleStepLR
+from mmliir.engine import AutocastOptimWrapper, DeferredMessageHub, DeferredOptimWrapper, SampleStepLR
+from mmliir.engine.optim import without_unsupported_fused
+from mmliir.registry import OPTIMIZERS
 
 
 def learning_rates(steps, **settings):
@@ -96,3 +99,69 @@ def test_autocast_runs_convolutions_in_bfloat16_inside_the_context_only():
     with wrapper.optim_context(layer):
         assert layer(torch.ones(1, 1, 2, 2)).dtype == torch.bfloat16
     assert layer(torch.ones(1, 1, 2, 2)).dtype == torch.float32
+
+
+def trained(settings, dtype=torch.float32, clip_grad=None, steps=20):
+    """The weights after some steps of a small regression, and the wrapper."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 1, 3)).to(dtype)
+    settings = without_unsupported_fused(settings, next(model.parameters()))
+    wrapper = DeferredOptimWrapper(OPTIMIZERS.build({**settings, 'params': model.parameters()}), clip_grad=clip_grad)
+    images = torch.randn(4, 3, 9, 9, dtype=dtype)
+    for _ in range(steps):
+        wrapper.update_params((model(images) - images[:, :1, 2:-2, 2:-2]).square().mean())
+    return torch.cat([p.detach().flatten() for p in model.parameters()]), wrapper
+
+
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 1e-5), (torch.float64, 1e-13)])
+def test_a_fused_optimizer_takes_the_same_steps(dtype, tolerance):
+    adam = dict(type='Adam', lr=1e-2, weight_decay=0.01)
+    fused, wrapper = trained({**adam, 'fused': True}, dtype)
+    assert wrapper.optimizer.param_groups[0]['fused'] is True
+    plain, _ = trained({**adam, 'fused': False}, dtype)
+    start, _ = trained(adam, dtype, steps=0)
+    torch.testing.assert_close(fused, plain, rtol=0, atol=tolerance)
+    assert (plain - start).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    'settings, device, kept',
+    [
+        (dict(type='Adam', fused=True), 'cpu', True),
+        (dict(type='SGD', fused=True), 'cpu', True),
+        (dict(type='Adam', fused=True), 'meta', False),  # no kernel for this device
+        (dict(type='RMSprop', fused=True), 'cpu', False),  # no such argument
+    ],
+)
+def test_fused_is_left_out_where_it_cannot_be(settings, device, kept):
+    resolved = without_unsupported_fused({**settings, 'lr': 0.5}, torch.zeros(1, device=device))
+    assert resolved == ({**settings, 'lr': 0.5} if kept else {'type': settings['type'], 'lr': 0.5})
+
+
+def test_every_config_that_trains_asks_for_a_fused_optimizer_and_waits_for_no_norm():
+    from train_cases import ROOT
+
+    from mmliir.apis.configs import load_config
+
+    names = [path for path in sorted((ROOT / 'configs').glob('*.py')) if path.name != 'metafile.yml']
+    assert len(names) >= 4
+    for path in names:
+        wrapper = load_config(path).optim_wrapper
+        assert wrapper.optimizer.get('fused') is True, path
+        assert wrapper.type in ('DeferredOptimWrapper', 'AutocastOptimWrapper'), path
+
+
+def test_clipping_logs_the_norm_and_clips_as_mmengine_does():
+    hub = DeferredMessageHub.get_instance('clipping')
+    ours, wrapper = trained(dict(type='SGD', lr=0.1), clip_grad=dict(max_norm=0.05), steps=5)
+    norms = hub.get_scalar('train/grad_norm').data[0].tolist()
+    theirs_hub = MessageHub.get_instance('clipping-theirs')
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 1, 3))
+    theirs = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), clip_grad=dict(max_norm=0.05))
+    images = torch.randn(4, 3, 9, 9)
+    for _ in range(5):
+        theirs.update_params((model(images) - images[:, :1, 2:-2, 2:-2]).square().mean())
+    assert torch.equal(ours, torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert norms == theirs_hub.get_scalar('train/grad_norm').data[0].tolist() and min(norms) > 0.05
+    assert isinstance(wrapper, DeferredOptimWrapper)

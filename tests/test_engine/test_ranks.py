@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from train_cases import environment, write_training_videos
+from train_cases import LIIR_CONFIG, MAST_CONFIG, environment, write_training_videos
+
+from mmliir.apis.configs import load_config
+from mmliir.apis.train import stage_configs
 
 SCRIPT = Path(__file__).with_name('ranks_script.py')
 STEPS = 10
@@ -30,9 +33,13 @@ def run(command, folder):
 @pytest.fixture(scope='module', params=['liir_paper', 'liir_compat', 'liir_enqueue', 'liir_query'])
 def records(request, tmp_path_factory):
     """(one process with a batch of 4, rank 0 and rank 1 of two processes with a batch of 2)."""
-    folder = tmp_path_factory.mktemp('ranks')
+    return run_both(request.param, tmp_path_factory.mktemp('ranks'))
+
+
+def run_both(recipe, folder):
+    """What `records` gives."""
     videos = write_training_videos(folder / 'videos')
-    common = [str(SCRIPT), request.param, videos]
+    common = [str(SCRIPT), recipe, videos]
     run([*common, str(folder / 'one'), '4', str(STEPS), 'none'], folder)
     torchrun = ['-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_addr=127.0.0.1']
     torchrun += [f'--master_port={free_port()}']
@@ -96,3 +103,28 @@ def test_ranks_are_equal_to_the_bit(records):
     for name, value in first['weights'].items():
         if 'running' not in name:
             assert torch.equal(second['weights'][name], value), name
+
+
+def test_wrapped_models_look_for_no_unused_parameters():
+    """DistributedDataParallel then stops at the second step when a parameter got no gradient in the first."""
+    for config in (LIIR_CONFIG, MAST_CONFIG):
+        for _, stage in stage_configs(load_config(config), Path('work')):
+            assert stage.model_wrapper_cfg.find_unused_parameters is False
+            assert stage.model_wrapper_cfg.broadcast_buffers is False
+
+
+@pytest.mark.parametrize('recipe', ['liir_intra', 'liir_intra_traced'])
+def test_the_first_stage_gives_every_parameter_the_gradient_of_one_process(recipe, tmp_path):
+    one, *ranks = run_both(recipe, tmp_path)
+    for step in range(STEPS):
+        expected = one['steps'][step]['gradients']
+        assert 'loss_compact' not in one['steps'][step]['losses']
+        assert all(gradient.any() for gradient in expected.values()) or step == 0  # zero-initialised blocks
+        for rank in ranks:
+            assert set(rank['steps'][step]['gradients']) == set(expected)
+            for name, value in expected.items():
+                close(rank['steps'][step]['gradients'][name], value, f'step {step} {name}')
+    for rank in ranks:
+        assert not any('_orig_mod' in name for name in rank['weights'])
+        for name, value in one['weights'].items():
+            close(rank['weights'][name], value, name)

@@ -296,6 +296,29 @@ def test_a_new_frame_replaces_the_one_of_its_own_video_when_asked():
     assert sorted(a_bank.video_ids.tolist()) == [2, 3, 4]
 
 
+def test_replacing_a_videos_own_frame_follows_the_rule_frame_by_frame():
+    """Against a list of slots kept by hand, with batches in which a video comes twice."""
+    a_bank = FeatureBank(4, 1, replace_own_video=True, dtype=torch.float32)
+    slots, oldest, generator = [], 0, torch.Generator().manual_seed(0)
+    for step in range(40):
+        batch = torch.randint(0, 7, (3,), generator=generator)
+        features = torch.full((3, 2, 2, 2), float(step)) + 0.1 * torch.arange(3)[:, None, None, None]
+        a_bank.enqueue(features, batch, generator)
+        for video, value in zip(batch.tolist(), features[:, 0, 0, 0].tolist(), strict=True):
+            own = [place for place, (known, _) in enumerate(slots) if known == video]
+            if own:
+                slots[own[0]] = (video, value)
+            elif len(slots) < 4:
+                slots.append((video, value))
+                oldest = len(slots) % 4
+            else:
+                slots[oldest] = (video, value)
+                oldest = (oldest + 1) % 4
+        assert a_bank.filled == len(slots) and a_bank.next_slot == oldest
+        assert a_bank.video_ids[: len(slots)].tolist() == [video for video, _ in slots]
+        assert a_bank.features[: len(slots), 0, 0].tolist() == [value for _, value in slots]
+
+
 @pytest.mark.parametrize('sample', ['query', 'window'])
 def test_a_query_of_another_size_than_the_banks_maps_is_refused(sample):
     a_bank = FeatureBank(3, 1, sample, dtype=torch.float32)

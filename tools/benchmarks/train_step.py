@@ -1,128 +1,271 @@
 #!/usr/bin/env python
-"""Time and memory of training steps: what the inter-video part and the compactness prior add, and the share of the
-machine's measured matrix rate.
+"""Time and memory of training steps, and the share of the machine's measured matrix rate.
 
-Each variant runs in a process of its own, on random frames, with a full bank; a step is forward, backward, optimizer
-and memory update. The fastest of the repeats counts.
+The first table: the whole step, and without the parts of LIIR. The second: stage 1 done in other ways (precision,
+layout, compiled encoder, optimizer), of which the recipe has those that measure fastest.
+
+Each row is a process of its own: random frames as bytes, a full bank, the config's optimizer; a step is transfer,
+normalisation, forward, backward, optimizer and memory update, as in training. Steps before the clock starts count the
+operations and compile. On a CPU the fastest of the repeats counts; on a GPU they are timed in one go, since training
+does not wait between steps. `share` is the rate over that of one large matrix product in the same process and the
+precision of the convolutions. `cpu s` is processor seconds of all threads, which a busy machine changes less.
 
 examples:
-  python tools/benchmarks/train_step.py --size 256 --batch 2
-  python tools/benchmarks/train_step.py --size 256 --batch 12 24 --amp --repeats 20
-  python tools/benchmarks/train_step.py --config configs/liir_r18_ytvos_compat.py --json step.json
+  python tools/benchmarks/train_step.py
+  python tools/benchmarks/train_step.py --batch 24 --amp --repeats 20 --ways compiled contiguous unfused   # on a GPU
+  python tools/benchmarks/train_step.py --compile --ways --json step.json --plot step.png
+  python tools/benchmarks/train_step.py --config configs/liir_r18_ytvos_compat.py --size 128
 """
 
 import argparse
 import json
-import subprocess
 import sys
-import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
+from common import (
+    Bars,
+    Column,
+    TextTable,
+    add_machine_arguments,
+    add_report_arguments,
+    describe_machine,
+    matrix_rate,
+    measure_in_process,
+    peak_bytes,
+    plot_bars,
+    reset_peak,
+    settled_device,
+    timed,
+    write_report,
+)
+from torch.utils.flop_counter import FlopCounterMode
+
+import mmliir.models  # noqa: F401  (registers the parts)
+from mmliir.apis.configs import load_config
+from mmliir.engine.optim import without_unsupported_fused
+from mmliir.registry import MODELS, OPTIMIZERS
+
+CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'liir_r18_ytvos.py'
+STAGE_1 = 'stage 1 (intra)'
 #: name -> parts of the model that are off
 VARIANTS = {
-    'stage 1 (intra)': {'model.inter': None, 'model.compactness': None},
+    STAGE_1: {'model.inter': None, 'model.compactness': None},
     'without inter': {'model.inter': None},
     'without compactness': {'model.compactness': None},
     'stage 2 (all)': {},
 }
-MATRIX_SIDE = {'cpu': 2048, 'cuda': 8192}
+LONG = 5.0  # seconds; a step that takes longer is not repeated
+#: A model of milliseconds, for a test of this program.
+SMALL = {
+    'model.backbone.base_channels': 4,
+    'model.position_encoder.channels': 4,
+    'model.position_encoder.size': (16, 16),
+    'model.projection.in_channels': 16,
+    'model.projection.out_channels': 8,
+    'model.inter.bank.num_frames': 6,
+}
+TABLE = TextTable(
+    [
+        Column('step', 'variant', 's', 21),
+        Column('way', 'way', 's', 30),
+        Column('batch', 'batch', 'd', 6),
+        Column('time s', 'seconds', '.3f', 9),
+        Column('cpu s', 'cpu_s', '.3f', 9),
+        Column('TFLOP', 'tflop', '.3f', 8),
+        Column('TFLOP/s', 'tflop_per_s', '.3f', 10),
+        Column('of matrix', 'matrix_tflop_per_s', '.3f', 11),
+        Column('share', 'share', '.2f', 7),
+        Column('peak GiB', 'peak_gib', '.2f', 10),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a step is done.
+
+    Attributes:
+        amp: Convolutions in bfloat16.
+        compile: The encoder compiled.
+        contiguous: Features channel after channel, instead of all channels of a cell together.
+        unfused: The optimizer as single operations.
+    """
+
+    amp: bool = False
+    compile: bool = False
+    contiguous: bool = False
+    unfused: bool = False
+
+    def __str__(self) -> str:
+        texts = {'compile': 'compiled', 'contiguous': 'contiguous', 'unfused': 'optimizer not fused'}
+        kind = 'bfloat16' if self.amp else 'float32'
+        return ', '.join([kind, *(text for name, text in texts.items() if getattr(self, name))])
+
+
+#: Name for --ways -> what is done in another way than in the first table.
+WAYS = {
+    'amp': dict(amp=True),
+    'compiled': dict(compile=True),
+    'contiguous': dict(contiguous=True),
+    'unfused': dict(unfused=True),
+    'amp+compiled': dict(amp=True, compile=True),
+    'amp+contiguous': dict(amp=True, contiguous=True),
+}
 
 
 def main() -> int:
     args = parse_args()
-    if args.variant is not None:
-        print(json.dumps(measure(args, args.batch[0])))
+    if args.measure is not None:
+        print(json.dumps(measure(args, args.measure, Way(**json.loads(args.way)), args.batch[0])))
         return 0
+    base = Way(args.amp, args.compile, not args.channels_last, args.unfused)
+    kind = torch.bfloat16 if args.amp else torch.float32
+    machine = describe_machine(args.device, args.threads, kind, 128 if args.quick else None)
+    print(machine)
+    TABLE.print_header()
     rows = []
     for batch in args.batch:
-        for variant in VARIANTS:
-            command = [sys.executable, __file__, '--variant', variant, '--batch', str(batch), '--config', args.config]
-            command += ['--size', str(args.size), '--repeats', str(args.repeats), '--device', args.device]
-            done = subprocess.run(command + ['--amp'] * args.amp, capture_output=True, text=True)
-            if done.returncode:
-                print(f'{variant}, batch {batch}: {done.stderr.strip().splitlines()[-1]}', file=sys.stderr)
-                return 1
-            rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
-            print_row(rows[-1])
-    print_shares(rows)
+        ways = dict.fromkeys(replace(base, **WAYS[name]) for name in args.ways)  # each once
+        cases = [(variant, base) for variant in VARIANTS]
+        cases += [(STAGE_1, way) for way in ways if way != base]
+        for variant, way in cases:
+            rows.append(run_measurement(args, variant, way, batch))
+            TABLE.print_row(rows[-1])
+        print_shares([row for row in rows if row['batch'] == batch and row['way'] == str(base)])
     if args.json is not None:
-        args.json.write_text(json.dumps(rows, indent=1) + '\n', encoding='utf-8')
+        write_report(args.json, machine, rows)
+    if args.plot is not None:
+        plot(rows, args.plot)
     return 0
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--config', default='configs/liir_r18_ytvos.py')
+    parser.add_argument('--config', default=str(CONFIG))
     parser.add_argument('--size', type=int, default=256, metavar='PIXELS', help='side of the square frames')
     parser.add_argument('--batch', type=int, nargs='+', default=[2], metavar='N', help='pairs a step')
-    parser.add_argument('--repeats', type=int, default=3, help='timed steps, after one that warms up')
-    parser.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto')
+    parser.add_argument('--repeats', type=int, default=3, metavar='N', help='timed steps')
     parser.add_argument('--amp', action='store_true', help='convolutions in bfloat16')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write the rows here')
-    parser.add_argument('--variant', choices=list(VARIANTS), help=argparse.SUPPRESS)  # one variant, in this process
-    return parser.parse_args()
+    parser.add_argument('--compile', action='store_true', help='compile the encoder')
+    parser.add_argument(
+        '--channels-last',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='keep all channels of a cell together, as training does (default)',
+    )
+    parser.add_argument('--unfused', action='store_true', help='the optimizer as single operations')
+    parser.add_argument(
+        '--ways', nargs='*', default=list(WAYS), choices=list(WAYS), metavar='WAY',
+        help=f'of stage 1, besides: {", ".join(WAYS)}; none: the first table only',
+    )  # fmt: skip
+    add_machine_arguments(parser)
+    add_report_arguments(parser)
+    parser.add_argument('--quick', action='store_true', help='a tiny model in one process')
+    parser.add_argument('--measure', choices=list(VARIANTS), help=argparse.SUPPRESS)  # one row, in this process
+    parser.add_argument('--way', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.device = settled_device(args.device)
+    if args.quick:
+        args.size, args.repeats = 32, 1
+    return args
 
 
-def measure(args: argparse.Namespace, batch: int) -> dict:
-    """One variant: seconds a step, peak memory, floating-point operations, share of the matrix rate."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
+# ------------------------------------------------------------------------------------------------- one measurement
+def run_measurement(args: argparse.Namespace, variant: str, way: Way, batch: int) -> dict:
+    if args.quick:
+        return measure(args, variant, way, batch)
+    command = ['--measure', variant, '--way', json.dumps(asdict(way)), '--batch', str(batch)]
+    command += ['--config', args.config, '--size', str(args.size), '--repeats', str(args.repeats)]
+    command += ['--device', args.device, '--threads', str(args.threads)]
+    return measure_in_process(__file__, command, f'{variant}, {way}, batch {batch}')
 
-    import mmliir.models  # noqa: F401  (registers the parts)
-    from mmliir.apis.configs import load_config
-    from mmliir.registry import MODELS
 
-    device = args.device if args.device != 'auto' else 'cuda' if torch.cuda.is_available() else 'cpu'
+def measure(args: argparse.Namespace, variant: str, way: Way, batch: int) -> dict:
+    """One row."""
+    device = args.device
+    torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True  # as the training does
-    cfg = load_config(args.config, VARIANTS[args.variant])
-    model = MODELS.build(cfg.model).to(device).train()
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+    cfg = load_config(args.config, {**(SMALL if args.quick else {}), **VARIANTS[variant]})
+    model = MODELS.build(cfg.model)
+    if way.contiguous:
+        for module in model.modules():
+            if hasattr(module, 'memory_format'):
+                module.memory_format = torch.contiguous_format
+        model = model.to(memory_format=torch.contiguous_format)
+    model = model.to(device).train()
+    optimizer = build_optimizer(cfg.optim_wrapper.optimizer, model, way)
     generator = torch.Generator().manual_seed(0)
     frames = torch.randint(0, 256, (batch, 2, 3, args.size, args.size), generator=generator, dtype=torch.uint8)
+    ids = torch.arange(batch)
+    if device == 'cuda':
+        frames, ids = frames.pin_memory(), ids.pin_memory()
     if model.inter is not None:
         fill_bank(model, frames.to(device), generator)
-    ids = torch.arange(batch, device=device)
 
     def step(number: int) -> None:
         model.seed_step(number)
-        inputs = model.data_preprocessor.normalize(frames.to(device))
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device, torch.bfloat16, enabled=args.amp):
-            losses = model.loss(inputs, {'video_id': ids})
+        with torch.autocast(device, torch.bfloat16, enabled=way.amp):
+            data = model.data_preprocessor({'inputs': frames, 'data_samples': {'video_id': ids}}, True)
+            losses = model.loss(**data)
         sum(value for name, value in losses.items() if name.startswith('loss')).backward()
         optimizer.step()
-        with torch.autocast(device, torch.bfloat16, enabled=args.amp):
+        with torch.autocast(device, torch.bfloat16, enabled=way.amp):
             model.update_memory()
-        if device == 'cuda':
-            torch.cuda.synchronize()
 
     with FlopCounterMode(display=False) as counter:
         step(0)
-    seconds = min(_timed(lambda number=number: step(number)) for number in range(1, args.repeats + 1))
-    rate = matrix_rate(device, args.amp)
+    if way.compile:
+        model.compile_training({})
+    step(1)
+    # Before and after the steps: of a machine with other work, the better says more.
+    dtype, side = torch.bfloat16 if way.amp else torch.float32, 128 if args.quick else None
+    rate = matrix_rate(device, dtype, side)
+    reset_peak(device)
+    cost, peak = fastest_step(step, args.repeats, device), peak_bytes(device)
+    rate = max(rate, matrix_rate(device, dtype, side))
     flops = counter.get_total_flops()
     return {
-        'variant': args.variant,
+        'variant': variant,
+        'way': str(way),
         'config': args.config,
         'size': args.size,
         'batch': batch,
-        'amp': args.amp,
-        'device': torch.cuda.get_device_name() if device == 'cuda' else f'cpu, {torch.get_num_threads()} threads',
-        'torch': torch.__version__,
-        'seconds': seconds,
+        **asdict(way),
+        'seconds': cost.wall,
+        'cpu_s': cost.cpu,
         'tflop': flops / 1e12,
-        'tflop_per_s': flops / seconds / 1e12,
-        'matrix_tflop_per_s': rate / 1e12,
-        'share': flops / seconds / rate,
-        'peak_gib': peak_memory(device) / 2**30,
+        'tflop_per_s': flops / cost.wall / 1e12,
+        'matrix_tflop_per_s': rate / 1e3,
+        'share': flops / cost.wall / 1e9 / rate,
+        'peak_gib': peak / 2**30,
     }
+
+
+def fastest_step(step, repeats: int, device: str):
+    """The cost of a step: the fastest on a CPU; on a GPU the mean of steps that do not wait for one another."""
+    if device == 'cuda':
+        return timed(lambda: [step(2 + number) for number in range(repeats)], device)[0] * (1 / repeats)
+    costs = []
+    while len(costs) < (1 if costs and costs[0].wall > LONG else repeats):
+        costs.append(timed(lambda: step(2 + len(costs)), device)[0])
+    return min(costs, key=lambda cost: cost.wall)
+
+
+def build_optimizer(settings: dict, model, way: Way) -> torch.optim.Optimizer:
+    """The config's."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    settings = without_unsupported_fused(dict(settings), parameters[0])
+    if way.unfused:
+        settings.pop('fused', None)
+    return OPTIMIZERS.build({**settings, 'params': parameters})
 
 
 def fill_bank(model, frames, generator) -> None:
     """Let one step put its frames in the bank, then repeat them until it is full, each as a video of its own."""
-    import torch
-
     bank = model.inter.bank
     model.seed_step(0)
     with torch.no_grad():
@@ -136,60 +279,32 @@ def fill_bank(model, frames, generator) -> None:
     bank.video_ids[:] = torch.arange(bank.num_frames, device=frames.device) + 10**6
 
 
-def matrix_rate(device: str, half: bool) -> float:
-    """Operations a second of one large matrix product in the precision of the convolutions."""
-    import torch
-
-    side = MATRIX_SIDE[device]
-    kind = torch.bfloat16 if half else torch.float32
-    a, b = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
-
-    def product() -> None:
-        torch.matmul(a, b)
-        if device == 'cuda':
-            torch.cuda.synchronize()
-
-    product()
-    return 2 * side**3 / min(_timed(product) for _ in range(5))
-
-
-def peak_memory(device: str) -> int:
-    """Bytes: what PyTorch held on the GPU at most, or the process's largest resident set."""
-    import torch
-
-    if device == 'cuda':
-        return torch.cuda.max_memory_allocated()
-    for line in Path('/proc/self/status').read_text(encoding='utf-8').splitlines():
-        if line.startswith('VmHWM:'):
-            return int(line.split()[1]) * 1024
-    raise OSError('no VmHWM in /proc/self/status: peak memory can be read on Linux only')
-
-
-def print_row(row: dict) -> None:
-    print(
-        f'{row["variant"]:<22} batch {row["batch"]:>3}  {row["seconds"]:8.3f} s  {row["tflop"]:7.3f} TFLOP  '
-        f'{100 * row["share"]:5.1f} % of {row["matrix_tflop_per_s"]:.2f} TFLOP/s  {row["peak_gib"]:6.2f} GiB',
-        flush=True,
-    )
-
-
+# ---------------------------------------------------------------------------------------------------------- report
 def print_shares(rows: list[dict]) -> None:
     """What each part adds to the step without it."""
-    for batch in sorted({row['batch'] for row in rows}):
-        by_name = {row['variant']: row for row in rows if row['batch'] == batch}
-        whole = by_name['stage 2 (all)']
-        for part in ('inter', 'compactness'):
-            less = by_name[f'without {part}']
-            print(
-                f'batch {batch}: {part} adds {100 * (whole["seconds"] / less["seconds"] - 1):.1f} % of the time and '
-                f'{whole["peak_gib"] - less["peak_gib"]:.2f} GiB'
-            )
+    by_name = {row['variant']: row for row in rows}
+    whole = by_name['stage 2 (all)']
+    for part in ('inter', 'compactness'):
+        less = by_name[f'without {part}']
+        wall, cpu = (100 * (whole[key] / less[key] - 1) for key in ('seconds', 'cpu_s'))
+        print(
+            f'batch {whole["batch"]}: {part} adds {wall:.1f} % of the time, {cpu:.1f} % of the processor seconds and '
+            f'{whole["peak_gib"] - less["peak_gib"]:.2f} GiB'
+        )
 
 
-def _timed(work) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def plot(rows: list[dict], path: Path) -> None:
+    """Bars of time, rate over the matrix rate, and memory."""
+    shown = {f'{row["variant"]}, {row["way"]}, {row["batch"]} pairs': row for row in rows}
+    panels = [
+        Bars(title, {name: row[key] for name, row in shown.items()}, form=form)
+        for key, title, form in (
+            ('seconds', 'seconds a step', '%.3f'),
+            ('share', 'share of the matrix rate', '%.2f'),
+            ('peak_gib', 'peak memory, GiB', '%.2f'),
+        )
+    ]
+    plot_bars(path, panels)
 
 
 if __name__ == '__main__':

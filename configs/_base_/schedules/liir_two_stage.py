@@ -8,7 +8,8 @@
 _pairs = 71583
 train_cfg = dict(type='PairTrainLoop', max_iters=5 * _pairs // 12)
 optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(type='Adam', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.0)
+    type='DeferredOptimWrapper',
+    optimizer=dict(type='Adam', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.0, fused=True),
 )
 param_scheduler = [
     dict(

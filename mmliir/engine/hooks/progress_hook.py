@@ -18,13 +18,15 @@ class ProgressHook(Hook):
     Args:
         name: What is being done, in front of the bar.
         line_interval: Without a terminal: seconds between lines.
+        bar_interval: On a terminal: seconds between looks at the loss, each of which waits for the GPU.
     """
 
     priority = 'VERY_LOW'
 
-    def __init__(self, name: str = 'training', line_interval: float = 15.0):
+    def __init__(self, name: str = 'training', line_interval: float = 15.0, bar_interval: float = 1.0):
         self.name = name
         self.line_interval = line_interval
+        self.bar_interval = bar_interval
         self._bar: Progress | None = None
 
     def before_train(self, runner):
@@ -47,13 +49,18 @@ class ProgressHook(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         step = runner.iter + 1
+        now = time.monotonic()
+        interval = self.line_interval if self._bar is None else self.bar_interval
+        is_due = is_main_process() and (now - self._last_line >= interval or step == runner.max_iters)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step)
+        if not is_due:
+            return
+        self._last_line = now
         loss = float(outputs['loss'].detach()) if outputs else float('nan')
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, loss=loss)
-            return
-        now = time.monotonic()
-        if is_main_process() and (now - self._last_line >= self.line_interval or step == runner.max_iters):
-            self._last_line = now
+            self._bar.update(self._task, loss=loss)
+        else:
             pace = (now - self._start) / (step - self._first)
             left = pace * (runner.max_iters - step)
             print(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmliir.ops import drawn_negatives_logsumexp, negatives_logsumexp, window_negatives_logsumexp
+from mmliir.ops import drawn_negatives_logsumexp, negatives_logsumexp, to_device, window_negatives_logsumexp
 
 
 @dataclass(frozen=True)
@@ -139,26 +139,33 @@ class FeatureBank:
                 f'got {tuple(flat_BCc.shape[1:])}: train with one image size'
             )
         if self.replace_own_video:
-            for frame, video in zip(flat_BCc, video_ids, strict=True):
-                self._store(self._slot_of(video), frame[None], video[None])
+            self._replace(flat_BCc, video_ids)
             return
         for start in range(0, len(flat_BCc), self.num_frames):
             chunk, ids = flat_BCc[start : start + self.num_frames], video_ids[start : start + self.num_frames]
-            self._store(None, chunk, ids)
+            slots = (self.next_slot + torch.arange(len(chunk), device=chunk.device)) % self.num_frames
+            self.features[slots] = chunk
+            self.video_ids[slots] = ids
+            self._advance(len(chunk))
 
-    def _slot_of(self, video: Tensor) -> Tensor | None:
-        """(1,) the slot that holds a frame of this video; None when no slot does."""
-        slots = (self.video_ids[: self.filled] == video).nonzero()[:, 0]
-        return slots[:1] if len(slots) else None
+    def _replace(self, frames_BCc: Tensor, video_ids: Tensor) -> None:
+        """Put each frame where one of its own video is, else in the oldest slot. Reads the ids: one wait for a GPU."""
+        ids = torch.cat([self.video_ids[: self.filled], video_ids]).tolist()
+        held, new = ids[: self.filled], ids[self.filled :]
+        held += [-1] * (self.num_frames - self.filled)
+        for place, video in enumerate(new):
+            known = video in held[: self.filled]
+            slot = held.index(video) if known else self.next_slot
+            held[slot] = video
+            self.features[slot] = frames_BCc[place]
+            self.video_ids[slot] = video_ids[place]
+            if not known:
+                self._advance(1)
 
-    def _store(self, slots: Tensor | None, frames_NCc: Tensor, video_ids: Tensor) -> None:
-        """Put frames in these slots; None: in those of the oldest."""
-        if slots is None:
-            slots = (self.next_slot + torch.arange(len(frames_NCc), device=frames_NCc.device)) % self.num_frames
-            self.next_slot = (self.next_slot + len(frames_NCc)) % self.num_frames
-            self.filled = min(self.num_frames, self.filled + len(frames_NCc))
-        self.features[slots] = frames_NCc
-        self.video_ids[slots] = video_ids
+    def _advance(self, frames: int) -> None:
+        """The oldest slots have been written."""
+        self.next_slot = (self.next_slot + frames) % self.num_frames
+        self.filled = min(self.num_frames, self.filled + frames)
 
     def draw(self, generator: torch.Generator) -> Negatives | None:
         """Draw `points_per_frame` entries from every stored frame, the same for all queries of the step.
@@ -223,7 +230,7 @@ class FeatureBank:
         if cells <= self.points_per_frame:
             return torch.arange(cells, device=maps_NCc.device).expand(frames, cells)
         drawn = torch.randint(0, cells, (frames, self.points_per_frame), generator=generator)
-        return drawn.to(maps_NCc.device)
+        return to_device(drawn, maps_NCc.device)
 
 
 class _DrawForEachQuery:

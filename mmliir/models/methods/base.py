@@ -1,5 +1,7 @@
 """What every method offers to the Runner and to propagation."""
 
+from collections.abc import Mapping
+
 import torch
 from mmengine.model import BaseModel, BaseModule
 from torch import Tensor, nn
@@ -21,6 +23,9 @@ class FeatureEncoder(BaseModule):
         ValueError: A position encoder with a backbone that has no place for its map.
     """
 
+    #: Layout of what is convolved; the weights have it too.
+    memory_format = torch.channels_last
+
     def __init__(self, backbone: dict, position_encoder: dict | None = None, projection: dict | None = None):
         super().__init__()
         self.backbone = use_channels_last(MODELS.build(backbone))
@@ -36,6 +41,7 @@ class FeatureEncoder(BaseModule):
             raise ValueError(
                 f'model.projection.in_channels is {wanted}, but the backbone has {self.backbone.out_channels} channels'
             )
+        self._compiled = None  # see `compile_training`
         self.stride = self.backbone.stride
         self.out_channels = self.backbone.out_channels if projection is None else self.projection.out_channels
 
@@ -62,8 +68,22 @@ class FeatureEncoder(BaseModule):
         """The features before the projection; arguments as in `forward`."""
         if position_map is None:
             position_map = self.position_map(images)
-        images = images.contiguous(memory_format=torch.channels_last)
-        return self.backbone(images) if position_map is None else self.backbone(images, position_map)
+        images = images.contiguous(memory_format=self.memory_format)
+        # Evaluation brings frames of many sizes, each of which would be compiled anew.
+        backbone = self._compiled if self._compiled is not None and self.training else self.backbone
+        return backbone(images) if position_map is None else backbone(images, position_map)
+
+    def compile_training(self, settings: Mapping) -> None:
+        """From now on run the backbone by compiled code in training mode; weights keep their names.
+
+        Args:
+            settings: Arguments of `torch.compile`. Sizes are taken as fixed unless they say otherwise.
+        """
+        self._compiled = torch.compile(self.backbone.forward, **{'dynamic': False, **settings})
+
+    def __getstate__(self) -> dict:
+        """A copy has weights of its own, so that the compiled code of these is not its code."""
+        return {**super().__getstate__(), '_compiled': None}
 
     def project(self, features: Tensor) -> Tensor:
         """Features of the backbone to those that frames are compared by."""
@@ -127,6 +147,18 @@ class BaseCorrespondence(BaseModel):
 
     def start_stage(self) -> None:
         """Called when training starts from loaded weights and does not resume: what follows the weights is set."""
+
+    def compile_training(self, settings: Mapping) -> None:
+        """Compile the encoders for training; arguments of `torch.compile`. The first steps then take longer.
+
+        Raises:
+            ValueError: The method has no encoder of this package.
+        """
+        encoders = [module for module in self.modules() if isinstance(module, FeatureEncoder)]
+        if not encoders:
+            raise ValueError(f'{type(self).__name__} has no FeatureEncoder to compile: set compile=None')
+        for encoder in encoders:
+            encoder.compile_training(settings)
 
     def loss(self, inputs: Tensor, data_samples: dict) -> dict[str, Tensor]:
         """Losses of a batch of pairs."""

@@ -8,6 +8,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from mmliir.ops import to_device
 from mmliir.registry import MODELS
 
 
@@ -36,7 +37,7 @@ def permute_position_map(position_map: Tensor, permutations: Tensor) -> Tensor:
         (B, C, h, w): `out[b, :, n] = position_map[0, :, permutations[b, n]]`, n counting cells row by row.
     """
     vectors = position_map[0].flatten(1)
-    permuted = [vectors[:, order] for order in permutations.to(position_map.device)]
+    permuted = [vectors[:, order] for order in to_device(permutations, position_map.device)]
     return torch.stack(permuted).unflatten(2, position_map.shape[2:])
 
 
