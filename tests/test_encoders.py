@@ -98,13 +98,16 @@ def test_autocast_gives_features_in_bfloat16(model, monkeypatch, compiled):
     assert (found.float() - truth).abs().max() < 0.05 * truth.abs().max()
 
 
-def test_a_compiled_run_is_another_run_and_others_are_as_they_were():
+def test_a_run_with_other_code_is_another_run(monkeypatch):
     class Identity:
         details = {}
 
     protocol = get_protocol('quick')
-    plain, compiled = (describe_input(protocol, Identity, False, own) for own in (False, True))
-    assert 'compiled' not in plain and compiled == plain | {'compiled': True}
+    monkeypatch.setenv('MMLIIR_NATIVE', '0')
+    plain, compiled = (describe_input(protocol, Identity, False, own, torch.device('cpu')) for own in (False, True))
+    assert plain['compiled'] is False and compiled == plain | {'compiled': True}
+    assert plain['affinity'] == 'torch on cpu'
+    assert describe_input(protocol, Identity, False, False, torch.device('cuda'))['affinity'] == 'torch on cuda'
 
 
 @pytest.fixture

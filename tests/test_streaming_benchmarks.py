@@ -1,4 +1,4 @@
-"""tools/benchmarks/{memory,data_loading,whole_video}.py: they check what they say, and what they write can be read."""
+"""Programs of tools/benchmarks: they check what they say, and what they write can be read."""
 
 import json
 import sys
@@ -81,3 +81,15 @@ def test_rates_of_decoders_and_of_the_training_loader(monkeypatch, tmp_path):
         assert row['per_s'] > 0
         if row['kind'] == 'loader':
             assert row['busy'] == pytest.approx(2 / row['per_s'] / 2)
+
+
+@linux
+def test_scores_are_timed_against_reading_the_files(monkeypatch, tmp_path):
+    program = load_program('metrics', monkeypatch)
+    drawn = ('--plot', str(tmp_path / 'm.png'), '--repeats', '1')
+    code, report = _run(program, monkeypatch, tmp_path / 'metrics.json', *drawn)
+    rows = {row['run']: row for row in report['rows']}
+    assert code == 0 and {'floor', 'ours', 'ours, 2 processes'} <= set(rows)
+    # Two videos of four frames, of which the first and the last are not scored.
+    assert report['frames'] == 4 and 0 < report['jf_mean'] < 1
+    assert rows['floor']['cpu_s'] > 0 and (tmp_path / 'm.png').is_file()

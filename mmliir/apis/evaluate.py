@@ -23,6 +23,7 @@ from mmliir.evaluation.summary import CSV_NAME, SUMMARY_NAME
 from mmliir.evaluation.tasks import Task, build_task
 from mmliir.evaluation.writers import WRITERS
 from mmliir.models.methods import BaseCorrespondence
+from mmliir.ops import fastest_backend
 from mmliir.propagation import Protocol, resolve_protocol
 from mmliir.registry import MODELS
 from mmliir.structures import PointSample, VideoSample
@@ -242,7 +243,7 @@ def run_task(
     identity = dataclasses.replace(identity, details=identity.details | {'state_sha256': state_digest(model)})
 
     def card_of(part: Sequence) -> ProtocolCard:
-        return make_card(part, task, protocol, identity, amp, compiled)
+        return make_card(part, task, protocol, identity, amp, compiled, model.device)
 
     card = card_of(samples)
     refusal = None
@@ -342,7 +343,13 @@ def _without_folders(text: str, folders: Sequence[Path]) -> str:
 
 
 def make_card(
-    samples: Sequence, task: Task, protocol: Protocol, identity: ModelIdentity, amp: bool, compiled: bool = False
+    samples: Sequence,
+    task: Task,
+    protocol: Protocol,
+    identity: ModelIdentity,
+    amp: bool,
+    compiled: bool,
+    device: torch.device,
 ) -> ProtocolCard:
     """Everything that the scores of this evaluation depend on."""
     settings = dataclasses.asdict(protocol.settings)
@@ -352,7 +359,7 @@ def make_card(
     return ProtocolCard(
         protocol=protocol.name,
         settings=settings,
-        input=describe_input(protocol, identity, amp, compiled) | {'benchmark': task.data_options()},
+        input=describe_input(protocol, identity, amp, compiled, device) | {'benchmark': task.data_options()},
         colour_space=identity.colour_space,
         model=identity.name,
         checkpoint_sha256=identity.checkpoint_sha256,
@@ -398,9 +405,15 @@ def _frame_size(sample: VideoSample | PointSample) -> tuple[int, int]:
     return tuple(sample.frames[0].shape[:2]) if size is None else tuple(size)
 
 
-def describe_input(protocol: Protocol, identity: ModelIdentity, amp: bool, compiled: bool = False) -> dict:
-    """How frames enter and what encodes them: with it on the card, a changed option is another run."""
-    run = {'precision': 'bfloat16' if amp else 'float32'} | ({'compiled': True} if compiled else {})
+def describe_input(
+    protocol: Protocol, identity: ModelIdentity, amp: bool, compiled: bool, device: torch.device
+) -> dict:
+    """How frames enter and what computes: with it on the card, a changed option is another run.
+
+    `affinity` names the code that compares cells, whose kinds differ by rounding; see `ops.fastest_backend`.
+    """
+    affinity = f'{fastest_backend(device)} on {device.type}'
+    run = {'precision': 'bfloat16' if amp else 'float32', 'compiled': compiled, 'affinity': affinity}
     return dataclasses.asdict(protocol.input) | run | identity.details
 
 

@@ -165,7 +165,7 @@ def propagate(
     card = ProtocolCard(
         protocol=chosen.name,
         settings=dataclasses.asdict(chosen.settings),
-        input=describe_input(chosen, identity, amp, compiled) | _describe_video(frames, labels),
+        input=describe_input(chosen, identity, amp, compiled, model.device) | _describe_video(frames, labels),
         colour_space=identity.colour_space,
         model=identity.name,
         checkpoint_sha256=identity.checkpoint_sha256,

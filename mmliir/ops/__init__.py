@@ -13,7 +13,7 @@ from mmliir.ops.gaussian_mixture import check_mixture_settings, fit_mixture, fit
 from mmliir.ops.local_window import window_logits, window_offsets, window_readout, window_validity
 from mmliir.ops.resize import resize_label_map, upsample_field
 from mmliir.ops.transfer import to_device
-from mmliir.ops.window_topk_attend import HardLabels, MixturePrior, window_topk_attend
+from mmliir.ops.window_topk_attend import HardLabels, MixturePrior, fastest_backend, window_topk_attend
 
 __all__ = [
     'cells_to_pixels',
@@ -21,6 +21,7 @@ __all__ = [
     'coarse_search',
     'coordinate_grid',
     'drawn_negatives_logsumexp',
+    'fastest_backend',
     'fit_mixture',
     'fit_mixture_rows',
     'joint_softmax',

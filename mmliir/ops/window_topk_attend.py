@@ -233,6 +233,17 @@ def window_topk_attend(
         return _in_scope(attend, topk_scope, query, keys, values, radius, displaced)
 
 
+def fastest_backend(device: torch.device | str) -> Literal['native', 'torch']:
+    """The back end that 'auto' asks first for float32 tensors on a device; results of the two differ by rounding."""
+    if torch.device(device).type != 'cpu':
+        return 'torch'
+    try:
+        native.library()
+    except native.Unavailable:
+        return 'torch'
+    return 'native'
+
+
 def _in_scope(attend, topk_scope: str, query, keys, values, radius: Sequence, displaced: Sequence) -> Tensor:
     """`attend` over all references together, or the mean of what it reads in each alone."""
     if topk_scope == 'joint':

@@ -1,14 +1,19 @@
+#!/usr/bin/env python
 """Time our DAVIS scores against the official tool's, and compare every number.
 
-The truth is that of DAVIS-2016 and of sequences with several objects, real masks; the predictions are copies of it,
-shifted, grown or shrunk and with specks. Both are written as indexed PNG, as DAVIS-2017 and this toolbox store them.
-The official tool runs in this process on the same files, which have been read once before.
-
-    MMLIIR_DATA_ROOT=../shared/data PYTHONPATH=path/to/davis2017-evaluation python tools/benchmarks/metrics.py
+The truth is that of DAVIS-2016 and of sequences with several objects, real masks; generated ones where there are no
+data. The predictions are copies of it, shifted, grown or shrunk and with specks. Both are written as indexed PNG, as
+DAVIS-2017 and this toolbox store them. The official tool runs in this process on the same files, which have been read
+once before. `floor` reads and inflates the files, each once, and computes nothing; `share` is its processor time over
+that of a run.
 
 The official tool is not a dependency. Get it with
 `git clone https://github.com/davisvideochallenge/davis2017-evaluation`, put the checkout on PYTHONPATH and
 install what it needs: `pip install scipy scikit-image tqdm`.
+
+examples:
+  python tools/benchmarks/metrics.py
+  MMLIIR_DATA_ROOT=data PYTHONPATH=path/to/davis2017-evaluation python tools/benchmarks/metrics.py --plot metrics.png
 """
 
 import argparse
@@ -16,84 +21,120 @@ import contextlib
 import dataclasses
 import importlib.util
 import io
-import json
 import os
-import platform
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
+from common import (
+    Bars,
+    Column,
+    Cost,
+    TextTable,
+    add_report_arguments,
+    describe_machine,
+    peak_bytes,
+    plot_bars,
+    reset_peak,
+    resident_bytes,
+    timed,
+    write_report,
+)
 from PIL import Image
 
 from mmliir.datasets import write_label_map
-from mmliir.evaluation.metrics import METRIC_VERSION, DavisMetric, Scores
-from mmliir.utils.files import write_json_atomic
-from mmliir.version import __version__
+from mmliir.datasets.png import read_ids
+from mmliir.evaluation.metrics import DavisMetric, Scores
+from mmliir.evaluation.metrics.davis import METRIC_VERSION
+from mmliir.testing.synthetic import generate_video
 
 OFFICIAL_MODULES = ('davis2017', 'scipy', 'skimage', 'tqdm')
 
 
+#: Videos and frames that are generated where there are no data.
+GENERATED = (6, 25)
+SIZE = (480, 854)
+TABLE = TextTable(
+    [
+        Column('run', 'run', width=20),
+        Column('time s', 'wall_s', '.2f'),
+        Column('cpu s', 'cpu_s', '.2f'),
+        Column('peak MB', 'peak_mb', '.0f'),
+        Column('official / it', 'ratio', '.1f', 15),
+        Column('cpu', 'cpu_ratio', '.1f'),
+        Column('share', 'share', '.2f'),
+        Column('max difference', 'max_difference', '.1e', 16),
+    ]
+)
+
+
 def main() -> int:
-    """Run the comparison; 1 when a number differs, 2 when the data are missing."""
+    """Run the comparison; 1 when a number differs."""
     args = _parse_args()
-    absent = [root for root in args.data_root if not (root / 'Annotations' / '480p').is_dir()]
-    if absent:
-        print(f'No DAVIS masks at {absent[0]}. Set MMLIIR_DATA_ROOT or --data-root.', file=sys.stderr)
-        return 2
     missing = [name for name in OFFICIAL_MODULES if importlib.util.find_spec(name) is None]
+    machine = describe_machine('cpu', 1, matrix_side=256 if args.quick else None)
+    print(machine)
     if missing:
-        print(f'The official tool is not importable (no {", ".join(missing)}): timing ours alone.')
-        print(__doc__.split('\n\n')[-1].strip())
+        print(f'the official tool is not importable (no {", ".join(missing)}): ours alone; --help says how to get it')
     with tempfile.TemporaryDirectory(prefix='mmliir-bench-') as folder:
         root = Path(folder)
-        sequences = _write_data(args.data_root, root, args.objects, args.sequences)
-        row = _measure(root, sequences, args, with_official=not missing)
-    row = {**_environment(), 'objects': args.objects, **row}
-    _print(row)
+        described = _write_data(args, root)
+        rows, facts = _measure(root, args, with_official=not missing)
+    print(f'{described}: {facts["frames"]} scored frames, {facts["scored_objects"]} objects')
+    TABLE.print_header()
+    for row in rows:
+        TABLE.print_row(row)
     if args.json is not None:
-        write_json_atomic(args.json, row)
-    return int(row['max_abs_difference'] is not None and row['max_abs_difference'] > args.tolerance)
+        versions = {'metric_version': METRIC_VERSION, 'isal': importlib.util.find_spec('isal') is not None}
+        write_report(args.json, machine, rows, data=described, **facts, **versions)
+    if args.plot is not None:
+        bars = {row['run']: row['cpu_s'] for row in rows if row['cpu_s'] is not None}
+        plot_bars(args.plot, [Bars('processor seconds', bars, form='%.2f')], described)
+    return int(any((row['max_difference'] or 0) > args.tolerance for row in rows))
 
 
 def _parse_args() -> argparse.Namespace:
     clips = Path(os.environ.get('MMLIIR_DATA_ROOT', Path(__file__).parents[3] / 'shared' / 'data'))
-    data_root = [clips / 'davis2016', clips / 'davis2017_like']
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        '--data-root', type=Path, nargs='+', default=data_root, help='in the DAVIS layout; whole sequences count'
+        '--data-root',
+        type=Path,
+        nargs='+',
+        metavar='DIR',
+        help='in the DAVIS layout; whole sequences count (default: davis2016 and davis2017_like in MMLIIR_DATA_ROOT)',
     )
+    parser.add_argument('--sequences', type=int, metavar='N', help='only the first N (default: all)')
+    parser.add_argument('--objects', type=int, default=1, metavar='N', help='masks of N sequences on top of each other')
+    parser.add_argument('--jobs', type=int, default=2, metavar='N', help='processes of the second run of ours')
     parser.add_argument(
-        '--sequences', type=int, default=None, metavar='N', help='only the first N (default: all)'
-    )
-    parser.add_argument(
-        '--objects', type=int, default=1, help='masks of so many sequences on top of each other'
-    )
-    parser.add_argument('--jobs', type=int, default=2, help='processes of the second run of ours')
-    parser.add_argument(
-        '--repeats', type=int, default=3, help='rounds of all runs, in turn; the fastest of each counts'
+        '--repeats', type=int, default=3, metavar='N', help='rounds of all runs, in turn; the fastest of each counts'
     )
     parser.add_argument('--tolerance', type=float, default=1e-12, help='largest difference that passes')
-    parser.add_argument('--json', type=Path, default=None, metavar='FILE', help='write the row here')
-    return parser.parse_args()
+    parser.add_argument('--quick', action='store_true', help='two small generated videos')
+    add_report_arguments(parser)
+    args = parser.parse_args()
+    if args.data_root is None:
+        found = [clips / 'davis2016', clips / 'davis2017_like']
+        args.data_root = [] if args.quick else [root for root in found if (root / 'Annotations' / '480p').is_dir()]
+    absent = [root for root in args.data_root if not (root / 'Annotations' / '480p').is_dir()]
+    if absent:
+        parser.error(f'no DAVIS masks at {absent[0]}: expected Annotations/480p in it')
+    return args
 
 
 # ---------------------------------------------------------------------------------------------- data
-def _write_data(sources: list[Path], root: Path, num_objects: int, limit: int | None) -> int:
-    """Write truth and perturbed predictions in the DAVIS-2017 layout; return the number of sequences.
+def _write_data(args: argparse.Namespace, root: Path) -> str:
+    """Write truth and perturbed predictions in the DAVIS-2017 layout; return what they are.
 
     With more than one object, those of the next sequences of the same size are laid over a sequence's own, cut to
     the same length.
     """
-    folders = [folder for source in sources for folder in _whole_sequences(source)][:limit]
-    names = [folder.name for folder in folders]
-    masks = {folder.name: _read_masks(folder) for folder in folders}
+    masks = _real_masks(args.data_root) if args.data_root else _generated_masks(args.quick)
+    names, num_objects = list(masks)[: args.sequences], args.objects
     (root / 'ImageSets' / '2017').mkdir(parents=True)
     (root / 'ImageSets' / '2017' / 'val.txt').write_text('\n'.join(names) + '\n')
     rng = np.random.default_rng(0)
@@ -110,7 +151,19 @@ def _write_data(sources: list[Path], root: Path, num_objects: int, limit: int | 
                 prediction[t][_perturbed(mask, t, rng) > 0] = new_id
         _write_masks(root / 'Annotations' / '480p' / name, truth)
         _write_masks(root / 'predictions' / name, prediction)
-    return len(names)
+    return f'{len(names)} {"sequences" if args.data_root else "generated sequences"}'
+
+
+def _real_masks(sources: list[Path]) -> dict[str, np.ndarray]:
+    folders = [folder for source in sources for folder in _whole_sequences(source)]
+    return {folder.name: _read_masks(folder) for folder in folders}
+
+
+def _generated_masks(quick: bool) -> dict[str, np.ndarray]:
+    count, num_frames = (2, 4) if quick else GENERATED
+    size = (48, 64) if quick else SIZE
+    videos = [generate_video(seed, num_frames, size, name=f'v{seed}') for seed in range(count)]
+    return {video.name: video.annotations() for video in videos}
 
 
 def _whole_sequences(source: Path) -> list[Path]:
@@ -142,48 +195,67 @@ def _write_masks(folder: Path, masks: np.ndarray) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- measure
-def _measure(root: Path, sequences: int, args: argparse.Namespace, with_official: bool) -> dict:
+def _measure(root: Path, args: argparse.Namespace, with_official: bool) -> tuple[list[dict], dict]:
+    """Rows of the runs, and what was scored."""
     metric = DavisMetric(root)
     predictions = root / 'predictions'
     scores = metric.score(predictions)  # warms the file cache for everybody
     found: dict = {}
+    several = f'ours, {args.jobs} processes'
     runs: dict[str, Callable[[], object]] = {
+        'floor': lambda: _inflate(root),
         'ours': lambda: metric.score(predictions),
-        'ours_jobs': lambda: metric.score(predictions, jobs=args.jobs),
+        several: lambda: metric.score(predictions, jobs=args.jobs),
     }
     if with_official:
         runs['official'] = lambda: found.update(_run_official(root, predictions))
     # In turn, and the fastest of each: what else the machine does then falls on all of them.
-    rounds = [{name: _seconds(run) for name, run in runs.items()} for _ in range(args.repeats)]
-    fastest = {name: tuple(min(times) for times in zip(*(each[name] for each in rounds), strict=True)) for name in runs}
-    one, many = fastest['ours'][0], fastest['ours_jobs'][0]
-    row = {
-        'sequences': sequences,
+    rounds = [{name: _cost(run) for name, run in runs.items()} for _ in range(args.repeats)]
+    fastest = {name: min((each[name][0] for each in rounds), key=lambda cost: cost.wall) for name in runs}
+    peaks = {name: max(each[name][1] for each in rounds) for name in runs}
+    rows = []
+    for name, cost in fastest.items():
+        in_one = name != several  # what its other processes take is not seen from here
+        official = fastest.get('official') if name not in ('official', 'floor') else None
+        rows.append(
+            {
+                'run': name,
+                'wall_s': cost.wall,
+                'cpu_s': cost.cpu if in_one else None,
+                'peak_mb': peaks[name] / 1e6 if in_one else None,
+                'ratio': official.wall / cost.wall if official else None,
+                'cpu_ratio': official.cpu / cost.cpu if official and in_one else None,
+                'share': fastest['floor'].cpu / cost.cpu if in_one else None,
+                'max_difference': _largest_difference(scores, found) if official and name == 'ours' else None,
+            }
+        )
+    facts = {
         'frames': sum(len(sequence.frames) for sequence in scores.sequences),
         'scored_objects': sum(len(sequence.objects) for sequence in scores.sequences),
         'jf_mean': scores.jf_mean,
-        'ours_s': one,
-        'ours_cpu_s': fastest['ours'][1],
-        'jobs': args.jobs,
-        'ours_jobs_s': many,
-        'official_s': None,
-        'official_cpu_s': None,
-        'ratio': None,
-        'ratio_jobs': None,
-        'ratio_cpu': None,
-        'numbers_compared': None,
-        'max_abs_difference': None,
     }
-    if with_official:
-        row['official_s'], row['official_cpu_s'] = fastest['official']
-        row['ratio_cpu'] = row['official_cpu_s'] / row['ours_cpu_s']
-        row['ratio'], row['ratio_jobs'] = row['official_s'] / one, row['official_s'] / many
-        ours, theirs = _table(scores), _official_table(found)
-        # NaN against NaN is equal; NaN against a number is not.
-        differences = np.where(np.isnan(ours) & np.isnan(theirs), 0, np.abs(ours - theirs))
-        row['numbers_compared'] = differences.size
-        row['max_abs_difference'] = float(np.nan_to_num(differences, nan=np.inf).max())
-    return row
+    return rows, facts
+
+
+def _cost(run: Callable[[], object]) -> tuple[Cost, int]:
+    """What a run took, and the most bytes above what was resident before."""
+    before = resident_bytes()
+    reset_peak()
+    cost, _ = timed(run)
+    return cost, peak_bytes() - before
+
+
+def _inflate(root: Path) -> None:
+    for folder in (root / 'Annotations' / '480p', root / 'predictions'):
+        for path in sorted(folder.glob('*/*.png')):
+            read_ids(path)
+
+
+def _largest_difference(scores: Scores, official: dict) -> float:
+    ours, theirs = _table(scores), _official_table(official)
+    # NaN against NaN is equal; NaN against a number is not.
+    differences = np.where(np.isnan(ours) & np.isnan(theirs), 0, np.abs(ours - theirs))
+    return float(np.nan_to_num(differences, nan=np.inf).max())
 
 
 def _run_official(root: Path, predictions: Path) -> dict:
@@ -204,45 +276,6 @@ def _table(scores: Scores) -> np.ndarray:
 def _official_table(result: dict) -> np.ndarray:
     columns = np.array([result[measure][key] for measure in 'JF' for key in 'MRD']).T
     return np.vstack([columns, columns.mean(axis=0)])
-
-
-def _seconds(run: Callable[[], object]) -> tuple[float, float]:
-    """Return the seconds that pass, and those of processor time of this process with all its threads."""
-    start, start_cpu = time.perf_counter(), time.process_time()
-    run()
-    return time.perf_counter() - start, time.process_time() - start_cpu
-
-
-# ---------------------------------------------------------------------------------------------- report
-def _environment() -> dict:
-    return {
-        'mmliir': __version__,
-        'metric_version': METRIC_VERSION,
-        'python': platform.python_version(),
-        'numpy': np.__version__,
-        'opencv': cv2.__version__,
-        'isal': importlib.util.find_spec('isal') is not None,
-        'cores': os.cpu_count(),
-        'load_average': os.getloadavg()[0] if hasattr(os, 'getloadavg') else None,
-    }
-
-
-def _print(row: dict) -> None:
-    def number(value: float | None, form: str) -> str:
-        return 'n/a' if value is None else format(value, form)
-
-    print(f'{row["sequences"]} sequences, {row["frames"]} scored frames, {row["scored_objects"]} objects')
-    print(f'{"":<18}{"seconds":>10}{"official / ours":>18}')
-    print(f'{"official":<18}{number(row["official_s"], ".2f"):>10}')
-    print(f'{"ours, 1 process":<18}{row["ours_s"]:>10.2f}{number(row["ratio"], ".1f"):>18}')
-    processes = f'ours, {row["jobs"]} processes'
-    print(f'{processes:<18}{row["ours_jobs_s"]:>10.2f}{number(row["ratio_jobs"], ".1f"):>18}')
-    cpu = f'official {number(row["official_cpu_s"], ".2f")}, ours {row["ours_cpu_s"]:.2f}'
-    print(f'processor seconds of one process: {cpu}, ratio {number(row["ratio_cpu"], ".1f")}')
-    difference, count = number(row['max_abs_difference'], '.1e'), number(row['numbers_compared'], 'd')
-    print(f'largest difference of {count} numbers: {difference}')
-    settings = {key: row[key] for key in _environment()}
-    print(json.dumps(settings))
 
 
 if __name__ == '__main__':
