@@ -22,7 +22,7 @@ _FLAGS = ('-O3', '-std=c++17', '-shared', '-fPIC', '-ffp-contract=fast', '-fno-m
 # Clang for ARM knows the second only, some compilers know neither.
 _FOR_THIS_PROCESSOR = (('-march=native',), ('-mcpu=native',), ())
 _COMPILERS = ('c++', 'g++', 'clang++')
-_TIME_LIMIT = 120  # seconds for the compiler, which needs about three
+_TIME_LIMIT = 120  # seconds for the compiler, which needs about five
 
 _logger = logging.getLogger(__name__)
 
