@@ -7,7 +7,7 @@ import torch
 
 from mmliir.apis import encoders
 from mmliir.apis.configs import load_config
-from mmliir.apis.encoders import CompiledEncoder, make_encoder
+from mmliir.apis.encoders import CompiledEncoder, make_encoder, settle_compile
 from mmliir.apis.evaluate import build_method, describe_input
 from mmliir.propagation import get_protocol
 
@@ -32,7 +32,7 @@ class _Recorded:
         self.modes, self.calls, self.error, self.memory = [], 0, error, None
         monkeypatch.setattr(torch, 'compile', self._compile)
 
-    def _compile(self, function, mode):
+    def _compile(self, function, mode='default'):
         self.modes.append(mode)
 
         def run(frames):
@@ -72,15 +72,23 @@ def test_a_gpu_records_graphs(model, monkeypatch):
     assert CompiledEncoder(model)._records_graphs and recorded.modes == ['reduce-overhead']
 
 
-def test_without_a_compiler_the_model_serves_and_the_log_says_so_once(model, monkeypatch, caplog):
+def test_without_a_compiler_the_encoder_runs_as_it_is_and_the_log_says_so(monkeypatch, caplog):
     recorded = _Recorded(monkeypatch, torch._dynamo.exc.TorchDynamoException('no working C++ compiler\nmore'))
-    encode = make_encoder(model, False, compiled=True)
+    encoders._why_nothing_compiles.cache_clear()
     with caplog.at_level(logging.WARNING, encoders.__name__):
-        found = [encode(_frames()) for _ in range(3)]
-    assert all(torch.equal(own, model.extract_feature(_frames())) for own in found) and recorded.calls == 1
+        assert settle_compile(True, torch.device('cpu')) is False
+        assert settle_compile(False, torch.device('cpu')) is False
+    encoders._why_nothing_compiles.cache_clear()
+    assert recorded.calls == 1
     assert [record.getMessage() for record in caplog.records] == [
         'the encoder is not compiled, it runs as it is: no working C++ compiler'
     ]
+
+
+def test_a_model_that_cannot_be_compiled_is_an_error(model, monkeypatch):
+    _Recorded(monkeypatch, torch._dynamo.exc.TorchDynamoException('no rule for this layer\nmore'))
+    with pytest.raises(ValueError, match='leave --compile out: no rule for this layer$'):
+        make_encoder(model, False, compiled=True)(_frames())
 
 
 def test_an_error_of_the_model_is_not_taken_for_one_of_the_compiler(model, monkeypatch):
@@ -120,19 +128,20 @@ def colours():
 
 @pytest.mark.slow
 def test_compiled_code_gives_the_features(colours):
+    if not settle_compile(True, torch.device('cpu')):
+        pytest.skip('nothing can be compiled here')
     encode = make_encoder(colours, False, compiled=True)
     torch.testing.assert_close(encode(_frames()), colours.extract_feature(_frames()), rtol=1e-4, atol=1e-5)
-    if encode._run is None:
-        pytest.skip('nothing can be compiled here')
 
 
 @pytest.mark.slow
-def test_a_compiler_that_is_not_there_is_no_error(colours, caplog):
+def test_a_compiler_that_is_not_there_is_no_error(caplog):
     import torch._inductor.config as settings
     from torch._inductor.utils import fresh_inductor_cache
 
-    encode = make_encoder(colours, False, compiled=True)
+    torch._dynamo.reset()
+    encoders._why_nothing_compiles.cache_clear()
     with fresh_inductor_cache(), settings.patch({'cpp.cxx': ('/nowhere/g++',)}), caplog.at_level(logging.WARNING):
-        found = encode(_frames())
-    assert torch.equal(found, colours.extract_feature(_frames()))
+        assert not settle_compile(True, torch.device('cpu'))
+    encoders._why_nothing_compiles.cache_clear()
     assert 'the encoder is not compiled' in caplog.text

@@ -42,6 +42,8 @@ def test_the_released_loop_gives_the_same_label_maps(monkeypatch, tmp_path):
     # Frames 1..7 have 1, 2, 2, 3, 3, 4, 5 references.
     expected = parts['encode'] * (20 + 7) / 6 + parts['attend'] * 20 / 5 + 7 * (parts['read'] + parts['write'])
     assert row['released_cpu_s'] == pytest.approx(expected)
+    correlated = expected + (parts['correlate'] - parts['attend']) * 20 / 5
+    assert row['correlated_cpu_s'] == pytest.approx(correlated)
 
 
 @pytest.mark.usefixtures('one_thread')

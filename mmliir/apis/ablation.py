@@ -31,7 +31,7 @@ from mmliir.apis.ablation_rows import (
     resolve_stages,
 )
 from mmliir.apis.configs import differences, flatten
-from mmliir.apis.evaluate import evaluate
+from mmliir.apis.evaluate import default_device, describe_affinity, evaluate
 from mmliir.apis.train import result_of_stage, train
 from mmliir.evaluation.protocol import fingerprint_data, read_run_card
 from mmliir.evaluation.tasks import Task, build_task
@@ -447,6 +447,7 @@ def _predictions(out_dir: Path, job: RowJob, test: _Test) -> Path:
             'task': test.task.name,
             'data': test.data_sha256,
             'amp': test.amp,
+            'affinity': describe_affinity(default_device()),
             'metric': test.task.metric.version,
         }
     )

@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 
 from mmliir.apis.configs import load_config
-from mmliir.apis.encoders import make_encoder
+from mmliir.apis.encoders import make_encoder, settle_compile
 from mmliir.evaluation.export import export_predictions, prepare_folder
 from mmliir.evaluation.metrics import BenchmarkResult
 from mmliir.evaluation.protocol import ProtocolCard, fingerprint_data, read_run_card, write_run_card
@@ -99,7 +99,12 @@ def build_method(
         )
     if checkpoint is not None and str(checkpoint) != UNTRAINED:
         load_weights(model, read_checkpoint(checkpoint, entries=('state_dict', 'model')), checkpoint)
-    return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
+    return model.to(device or default_device()).eval()
+
+
+def default_device() -> torch.device:
+    """The GPU when there is one."""
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 
 def evaluate(
@@ -112,7 +117,6 @@ def evaluate(
     out_dir: str | Path = 'work_dirs/eval',
     sequences: Sequence[str] | None = None,
     amp: bool = False,
-    compiled: bool = False,
     overwrite: bool = False,
     backend: str = 'mmliir',
     jobs: int = 1,
@@ -121,6 +125,7 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     name: str | None = None,
     shard: Shard = ALONE,
+    compiled: bool = False,
 ) -> Evaluation:
     """Propagate and score; a killed evaluation continues, finished sequences are not computed again.
 
@@ -241,6 +246,8 @@ def run_task(
     _refuse_data_as_output(task, out_dir)
     samples, unread = _open_samples(task, strict)
     identity = dataclasses.replace(identity, details=identity.details | {'state_sha256': state_digest(model)})
+
+    compiled = settle_compile(compiled, model.device)
 
     def card_of(part: Sequence) -> ProtocolCard:
         return make_card(part, task, protocol, identity, amp, compiled, model.device)
@@ -408,13 +415,15 @@ def _frame_size(sample: VideoSample | PointSample) -> tuple[int, int]:
 def describe_input(
     protocol: Protocol, identity: ModelIdentity, amp: bool, compiled: bool, device: torch.device
 ) -> dict:
-    """How frames enter and what computes: with it on the card, a changed option is another run.
-
-    `affinity` names the code that compares cells, whose kinds differ by rounding; see `ops.fastest_backend`.
-    """
-    affinity = f'{fastest_backend(device)} on {device.type}'
-    run = {'precision': 'bfloat16' if amp else 'float32', 'compiled': compiled, 'affinity': affinity}
+    """How frames enter and what computes: with it on the card, a changed option is another run."""
+    precision = 'bfloat16' if amp else 'float32'
+    run = {'precision': precision, 'compiled': compiled, 'affinity': describe_affinity(device)}
     return dataclasses.asdict(protocol.input) | run | identity.details
+
+
+def describe_affinity(device: torch.device) -> str:
+    """The code that compares cells, whose kinds differ by rounding; see `ops.fastest_backend`."""
+    return f'{fastest_backend(device)} on {device.type}'
 
 
 def _refuse_data_as_output(task: Task, out_dir: Path) -> None:

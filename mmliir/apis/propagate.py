@@ -1,9 +1,10 @@
 """Propagate given masks through one video: frames in, label maps out, as a stream of bounded memory."""
 
+import contextlib
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from mmengine.config import Config
 
 from mmliir.apis.configs import load_config
-from mmliir.apis.encoders import make_encoder
+from mmliir.apis.encoders import make_encoder, settle_compile
 from mmliir.apis.evaluate import build_method, describe_input, describe_model
 from mmliir.datasets import FrameArray, check_mask_size, open_frames, read_label_map
 from mmliir.datasets.masks import label_map_png
@@ -159,6 +160,7 @@ def propagate(
     masks = dict(mask) if isinstance(mask, Mapping) else {0: mask}
     labels, notes = _read_masks(masks, frames)
     model = build_method(cfg, checkpoint, seed, device)
+    compiled = settle_compile(compiled, model.device)
     encode = make_encoder(model, amp, compiled)
     label_maps = propagate_video(frames, encode, labels, chosen, model.stride, model.device, max_memory)
     identity = describe_model(cfg, Path(cfg.filename or 'config').stem, checkpoint, seed)
@@ -238,15 +240,16 @@ def _written(
 
     propagated, overlap = _propagated(propagation, paths, with_frames), propagation.overlap
     encoded = map_ahead(encode, propagated, overlap.writers, overlap.ahead)
-    for done, (path, content, frame, label_map) in enumerate(encoded, start=1):
-        write_bytes_atomic(path, content, durable=False)
-        progress(done, len(paths))
-        yield frame, label_map
+    with contextlib.closing(propagated), contextlib.closing(encoded):
+        for done, (path, content, frame, label_map) in enumerate(encoded, start=1):
+            write_bytes_atomic(path, content, durable=False)
+            progress(done, len(paths))
+            yield frame, label_map
 
 
 def _propagated(
     propagation: Propagation, paths: list[Path], with_frames: bool
-) -> Iterator[tuple[Path, np.ndarray | None, np.ndarray]]:
+) -> Generator[tuple[Path, np.ndarray | None, np.ndarray], None, None]:
     """(path, frame, label map); what goes wrong here, and not while writing, is said with the number of masks."""
     maps = iter(propagation)
     for number, path in enumerate(paths):

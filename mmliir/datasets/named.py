@@ -69,4 +69,7 @@ def is_folder_name(name: str) -> bool:
     """Whether a name from a file can be the name of a folder, and of nothing outside it."""
     if name in ('', '.', '..') or re.search(r'[/\\\x00-\x1f\x7f]', name):
         return False
-    return len(os.fsencode(name)) <= _LONGEST_NAME
+    try:
+        return len(os.fsencode(name)) <= _LONGEST_NAME
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold
+        return False

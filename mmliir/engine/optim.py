@@ -40,14 +40,7 @@ def without_unsupported_fused(settings: dict, parameter: Tensor) -> dict:
 
 @OPTIM_WRAPPERS.register_module()
 class DeferredOptimWrapper(OptimWrapper):
-    """MMEngine's, but with `clip_grad` the gradients' norm is not read at every step: the log reads it when it is due.
-
-    Args:
-        optimizer, accumulative_counts, clip_grad: As in MMEngine.
-    """
-
-    def __init__(self, optimizer, accumulative_counts: int = 1, clip_grad: dict | None = None):
-        super().__init__(optimizer, accumulative_counts, clip_grad)
+    """MMEngine's, but with `clip_grad` the norm of the gradients is not read at a step: the log reads it when due."""
 
     def _clip_grad(self) -> None:
         groups = self.optimizer.param_groups

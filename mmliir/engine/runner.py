@@ -43,7 +43,7 @@ class CorrespondenceRunner(Runner):
 
     def build_optim_wrapper(self, optim_wrapper):
         """As in MMEngine; `fused=True` is left out where the optimizer or the device has no such thing."""
-        if isinstance(optim_wrapper, dict) and optim_wrapper.get('optimizer'):
+        if isinstance(optim_wrapper, dict) and isinstance(optim_wrapper.get('optimizer'), dict):
             optimizer = without_unsupported_fused(optim_wrapper['optimizer'], next(self.bare_model.parameters()))
             if optimizer is not optim_wrapper['optimizer']:
                 self.logger.info(f'{optimizer["type"]} is not fused: it has no such kernel for this device')

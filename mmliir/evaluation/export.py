@@ -1,10 +1,11 @@
 """Loop 1 of an evaluation: propagate the labels of every sequence and write the predictions to disk."""
 
+import contextlib
 import functools
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,7 +175,7 @@ class _Attempt:
         self.count = 0
         self._sample, self._make, self._advance = sample, make, advance
 
-    def __iter__(self) -> Iterator[PredictedFile]:
+    def __iter__(self) -> Generator[PredictedFile, None, None]:
         if len(self._sample.frames) != len(self._sample.frame_names):
             self.error = f'{len(self._sample.frames)} frames, but {len(self._sample.frame_names)} frame names'
             return
@@ -201,7 +202,8 @@ def _write_sequence(out_dir: Path, name: str, files: _Attempt, overlap: Overlap)
     if part.exists():
         shutil.rmtree(part)
     part.mkdir(parents=True)
-    write_files(part, files, overlap)
+    with contextlib.closing(iter(files)) as stream:  # an error while writing ends what reads ahead
+        write_files(part, stream, overlap)
     if files.error is not None:
         shutil.rmtree(part)
         return

@@ -47,7 +47,7 @@ class ProtocolCard:
     Args:
         protocol: Name of the protocol, say 'liir_davis'.
         settings: Fields of `PropagationSettings`.
-        input: How frames enter: size rule, interpolation, normalisation.
+        input: How frames enter, and what computes: size rule, normalisation, precision, the code that compares cells.
         colour_space: 'rgb' or 'lab'.
         model: Config name or model name.
         checkpoint_sha256: Of the weights file; None for weights that come from no file (random, hand-made feature).

@@ -5,6 +5,7 @@ then encoded, then written. The first may fail because of the sequence (its fram
 sequence; the last because of the disk, which ends the run. Encoding may happen in another thread.
 """
 
+import contextlib
 import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -49,8 +50,9 @@ def write_files(folder: Path, files: Iterable[PredictedFile], overlap: Overlap =
     Nothing is written after a file that cannot be. An error of `files` comes when all files before it are written.
     """
     encoded = map_ahead(lambda file: (file, file.content()), files, overlap.writers, overlap.ahead)
-    for file, content in encoded:
-        write_bytes_atomic(folder / file.name, content, file.durable)
+    with contextlib.closing(encoded):
+        for file, content in encoded:
+            write_bytes_atomic(folder / file.name, content, file.durable)
 
 
 class SequenceWriter(Protocol):

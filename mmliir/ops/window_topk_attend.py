@@ -18,8 +18,8 @@ place, then multiplied with the box. Where the places of a window are not one ce
 (`align_corners_mismatch`), each axis is mixed by a small matrix instead: a line for a place, a column for a cell.
 
 All this is PyTorch and runs on every device. On a CPU most calls are served by compiled code instead
-(`native/attend.cpp`, which explains itself), about ten times as fast in a tenth of the memory; `_Attend` decides. On
-CUDA a fused kernel serves (`triton_kernels.py`) where there is Triton; `_TritonAttend` decides.
+(`native/attend.cpp`, which explains itself), three to eight times as fast in a quarter of the memory or less;
+`_Attend` decides. For CUDA there is a fused kernel (`triton_kernels.py`), which `backend='triton'` asks for.
 """
 
 import ctypes

@@ -3,7 +3,8 @@
 Confidence: how sure the propagation is that the point is there, from 0 to 1; see `PointCodec`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -110,19 +111,20 @@ class _Follower:
         start = next((place for place, number in enumerate(order) if number in asked), len(order))
         for _ in order[:start]:  # nothing is followed yet
             yield
-        for encoded in self._encoded(order[start:]):
-            new = np.flatnonzero(self.queries[:, 0] == encoded.number)
-            feature = normalise_feature(encoded.feature) if self.protocol.settings.l2_normalise else encoded.feature
-            for own, session in sessions:
-                _write(session.step(feature), own, encoded.number, found)
-            if len(new):
-                sessions.append((new, self._session()))
-                _write(sessions[-1][1].step(feature, self.queries[new, 1:]), new, encoded.number, found)
-            yield
+        if start == len(order):
+            return
+        with contextlib.closing(self._encoded(order[start:])) as frames:
+            for encoded in frames:
+                new = np.flatnonzero(self.queries[:, 0] == encoded.number)
+                feature = normalise_feature(encoded.feature) if self.protocol.settings.l2_normalise else encoded.feature
+                for own, session in sessions:
+                    _write(session.step(feature), own, encoded.number, found)
+                if len(new):
+                    sessions.append((new, self._session()))
+                    _write(sessions[-1][1].step(feature, self.queries[new, 1:]), new, encoded.number, found)
+                yield
 
-    def _encoded(self, order: Sequence[int]) -> Iterator[EncodedFrame]:
-        if not len(order):
-            return iter(())
+    def _encoded(self, order: Sequence[int]) -> Generator[EncodedFrame, None, None]:
         first = read_frame(self.frames, order[0], self.name, self.size)
         self.size = first.shape[:2]
         return encode_frames(self.frames, order, self.encode, self.protocol.input, self.device, self.name, first)

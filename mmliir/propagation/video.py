@@ -1,8 +1,9 @@
 """Propagate labels through a whole video: from features, or from frames and an encoder."""
 
+import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,8 +164,8 @@ def encode_frames(
     device: torch.device,
     name: str,
     first: np.ndarray,
-) -> Iterator[EncodedFrame]:
-    """Read and encode frames one after the other, each once.
+) -> Generator[EncodedFrame, None, None]:
+    """Read and encode frames one after the other, each once; to be closed by who does not take them all.
 
     Where reading overlaps (`overlap_for`), a thread reads ahead; on a GPU the next frame is encoded, on a stream of its
     own, while the caller works on this one. An error of a frame comes when all frames before it have been taken.
@@ -186,20 +187,18 @@ def encode_frames(
         return number, frame, stage_frame(frame, device)
 
     readers = overlap.readers if getattr(frames, 'concurrent', False) else min(1, overlap.readers)
-    later = map_ahead(read, numbers[1:], readers, overlap.ahead)
-    staged = itertools.chain([(numbers[0], first, stage_frame(first, device))], later)
-    stream = EncoderStream(device) if device.type == 'cuda' and overlap.readers else None
     run = functools.partial(encode_frame, encode=encode, settings=settings, device=device)
-    if stream is None:
-        for number, frame, tensor in staged:
-            yield EncodedFrame(number, frame, run(tensor))
-        return
-    try:
+    with contextlib.ExitStack() as stack:
+        later = stack.enter_context(contextlib.closing(map_ahead(read, numbers[1:], readers, overlap.ahead)))
+        staged = itertools.chain([(numbers[0], first, stage_frame(first, device))], later)
+        if device.type != 'cuda' or not overlap.readers:
+            for number, frame, tensor in staged:
+                yield EncodedFrame(number, frame, run(tensor))
+            return
+        stream = stack.enter_context(contextlib.closing(EncoderStream(device)))
         begun = ((number, frame, stream.begin(functools.partial(run, tensor))) for number, frame, tensor in staged)
         for number, frame, pending in ahead_of(begun, 1):
             yield EncodedFrame(number, frame, stream.take(pending))
-    finally:
-        stream.close()
 
 
 class EncoderStream:
@@ -297,18 +296,24 @@ def read_frame(frames: Sequence[np.ndarray], number: int, name: str, size: tuple
 
 
 def _propagate(
-    encoded: Iterator[EncodedFrame], given_labels: GivenLabels, name: str, first_labels: np.ndarray, start: int, session
+    encoded: Generator[EncodedFrame, None, None],
+    given_labels: GivenLabels,
+    name: str,
+    first_labels: np.ndarray,
+    start: int,
+    session: PropagationSession,
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Label maps, each with its frame; frames before the first labels are not read."""
     for _ in range(start):
         yield np.zeros(first_labels.shape, dtype=first_labels.dtype), None
-    for item in encoded:
-        labels = None
-        if item.number == start:
-            labels = first_labels
-        elif item.number in given_labels:
-            labels = _read_labels(given_labels[item.number], item.number, first_labels.shape, name)
-        yield session.step(item.feature, labels), item.frame
+    with contextlib.closing(encoded):
+        for item in encoded:
+            labels = None
+            if item.number == start:
+                labels = first_labels
+            elif item.number in given_labels:
+                labels = _read_labels(given_labels[item.number], item.number, first_labels.shape, name)
+            yield session.step(item.feature, labels), item.frame
 
 
 def _read_labels(source, number: int, size: tuple[int, int], name: str) -> np.ndarray:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mmliir.datasets import DavisDataset, read_davis_labels
+from mmliir.datasets.named import is_folder_name
 from mmliir.registry import DATASETS
 from mmliir.testing.synthetic import SceneSettings, generate_video, generate_videos, write_davis_layout
 
@@ -121,3 +122,8 @@ def test_the_truth_of_every_frame_is_there_by_number(tmp_path, year):
     for number, read in truth.items():
         expected = video.label_maps[number] > 0 if year == 2016 else video.label_maps[number]
         np.testing.assert_array_equal(read(), expected)
+
+
+@pytest.mark.parametrize('name', ['', '.', '..', 'a/b', 'a\\b', 'a\0b', 'a\nb', 'x' * 256, '\ud800'])
+def test_what_cannot_be_a_folder_is_no_name_of_one(name):
+    assert not is_folder_name(name) and is_folder_name('dance-twirl') and is_folder_name('vidéo 1')

@@ -13,8 +13,8 @@ from mmliir.apis.train import train
 from mmliir.registry import MODELS
 from mmliir.utils.checkpoint import read_checkpoint
 
-needs_compiler = pytest.mark.skipif(
-    shutil.which(os.environ.get('CXX', 'g++')) is None, reason='compiling on a CPU needs a C++ compiler'
+needs_inductor = pytest.mark.skipif(
+    shutil.which(os.environ.get('CXX', 'g++')) is None, reason='inductor on a CPU needs a C++ compiler'
 )
 TRACED = {'backend': 'eager'}  # traced as for any other back end, but nothing is compiled
 
@@ -27,7 +27,7 @@ def losses_and_gradients(model, inputs):
 
 
 @pytest.mark.parametrize(
-    'settings', [TRACED, pytest.param({}, marks=[pytest.mark.slow, needs_compiler])], ids=['traced', 'compiled']
+    'settings', [TRACED, pytest.param({}, marks=[pytest.mark.slow, needs_inductor])], ids=['traced', 'compiled']
 )
 def test_losses_and_gradients_are_those_of_the_plain_encoder(settings):
     plain, compiled = build().train(), build().train()

@@ -55,6 +55,21 @@ def overlap(monkeypatch):
     monkeypatch.setenv(OVERLAP_VARIABLE, '1')
 
 
+def test_an_error_that_is_kept_keeps_no_thread(overlap):
+    """As a notebook keeps the last one, with all that its frames refer to."""
+    calls = []
+
+    def encode(frames):
+        calls.append(1)
+        return _encode(frames) * (float('nan') if len(calls) == 4 else 1)
+
+    maps = propagate_video(_Frames(), encode, {0: _labels()}, PROTOCOL, 4)
+    with pytest.raises(ValueError) as kept:
+        list(maps)
+    assert 'NaN' in str(kept.value) or 'finite' in str(kept.value)
+    assert kept.tb is not None and not _own_threads()
+
+
 def _own_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith('mmliir')]
 
@@ -174,7 +189,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(video, 'EncoderStream', _Stream)
     monkeypatch.setattr(video, 'stage_frame', lambda frame, device: torch.from_numpy(frame))
     monkeypatch.setattr(video, 'encode_frame', lambda frame, **settings: frame[:1, :1].float())
-    return SimpleNamespace(type='cuda', __str__=lambda: 'cuda')
+    return SimpleNamespace(type='cuda')
 
 
 def _numbered(count):

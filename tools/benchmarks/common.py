@@ -20,6 +20,8 @@ import torch
 
 from mmliir.version import __version__
 
+#: Whether this system tells how much memory a process took.
+MEMORY_IS_MEASURED = Path('/proc/self/clear_refs').exists()
 #: Side of the matrices whose product is the machine's rate.
 MATRIX_SIDE = {'cpu': 2048, 'cuda': 8192}
 
@@ -158,7 +160,7 @@ def _processor() -> str:
 
 # -------------------------------------------------------------------------------------------------------- arguments
 def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
-    """--device and --threads; `settled` gives 'auto' its meaning."""
+    """--device and --threads; `settled_device` gives 'auto' its meaning."""
     parser.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto')
     parser.add_argument('--threads', type=int, default=os.cpu_count(), metavar='N')
 
@@ -167,6 +169,11 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
     """--json and --plot."""
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the rows here')
     parser.add_argument('--plot', type=Path, metavar='FILE.png', help='draw the rows here')
+
+
+def data_root() -> Path:
+    """Where data sets lie: `$MMLIIR_DATA_ROOT`, else `data`."""
+    return Path(os.environ.get('MMLIIR_DATA_ROOT') or 'data')
 
 
 def settled_device(name: str) -> str:

@@ -21,7 +21,6 @@ examples:
 
 import argparse
 import io
-import os
 import sys
 import tempfile
 import time
@@ -30,7 +29,17 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from common import Bars, Column, TextTable, add_report_arguments, describe_machine, plot_bars, timed, write_report
+from common import (
+    Bars,
+    Column,
+    TextTable,
+    add_report_arguments,
+    data_root,
+    describe_machine,
+    plot_bars,
+    timed,
+    write_report,
+)
 from mmengine.runner import Runner
 from PIL import Image
 
@@ -75,6 +84,7 @@ def main() -> int:
             print('no training videos found (--data-root): generated frames')
             args.data_root = Path(folder)
             write_generated_data(args.data_root, (256, 456), 40)
+        cv2.setNumThreads(1)  # what a worker of a loader has
         machine = describe_machine('cpu', 1, matrix_side=128 if args.quick else None)
         print(machine)
         need = 0.01 * args.share * args.gpu_tflops / TFLOP_A_FRAME
@@ -109,7 +119,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--quick', action='store_true', help='a few generated frames')
     add_report_arguments(parser)
     args = parser.parse_args()
-    real = Path(os.environ.get('MMLIIR_DATA_ROOT', 'data'))
+    real = data_root()
     if args.data_root is None and not args.quick:
         args.data_root = next((root for root in (Path('data/train'), real / 'train') if root.is_dir()), None)
     if args.images is None:

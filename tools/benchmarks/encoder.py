@@ -4,7 +4,7 @@
 All variants run in one process, in turn, --rounds times, with a product of large matrices before each: `time` and `cpu`
 (processor seconds of all threads) are medians a frame; `share` is the encoder's operations a second over those of the
 matrix products of the same rounds, per processor second (on a GPU by the clock). `difference` is the largest from the
-first variant, over its largest value.
+first variant, over its largest value; that is the encoder as it is used, unless --only leaves it out.
 Variants whose package is not installed (onnxruntime, openvino) or that cannot be compiled say so and are left out.
 
 examples:
@@ -117,7 +117,7 @@ def compare(encoder: nn.Module, args: argparse.Namespace, folder: Path) -> list[
             run = make()
             found = run(images[:batch])
         except (ImportError, RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
-            print(f'{name}: left out, {str(error).strip().splitlines()[0][:160]}', flush=True)
+            print(f'{name}: left out, {(str(error).strip() or type(error).__name__).splitlines()[0][:160]}', flush=True)
             continue
         difference = (found[:1].float() - truth).abs().max() / truth.abs().max()
         ready[name, batch] = run, float(difference)

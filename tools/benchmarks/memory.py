@@ -25,16 +25,36 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import add_report_arguments, measure_in_process, peak_bytes, reset_peak, resident_bytes
+from common import (
+    Bars,
+    Column,
+    TextTable,
+    add_report_arguments,
+    describe_machine,
+    measure_in_process,
+    peak_bytes,
+    plot_bars,
+    reset_peak,
+    resident_bytes,
+    write_report,
+)
 
 from mmliir.propagation import PropagationSession, get_protocol
-from mmliir.version import __version__
 
 #: Stride and channels of the features that each protocol is meant for.
 FEATURES = {'crw': (8, 256), 'liir_compat': (4, 64), 'liir_paper': (4, 64), 'dino': (16, 384)}
-
-#: Frames after which references count as far, in the protocols that search those in two steps.
-FAR = 16
+TABLE = TextTable(
+    [
+        Column('protocol', 'protocol', width=14),
+        Column('size', 'size', width=12),
+        Column('kept MB', 'kept_mb', '.1f'),
+        Column('step', 'step_mb', '.1f'),
+        Column('stream', 'stream_mb', '.1f'),
+        Column('bound', 'bound_mb', '.1f'),
+        Column('dense', 'dense_mb', '.1f'),
+        Column('x step', 'dense_ratio', '.1f'),
+    ]
+)
 
 
 def main() -> int:
@@ -43,16 +63,16 @@ def main() -> int:
     if args.measure is not None:
         print(json.dumps(measure(args, args.measure[0], args.measure[1])))
         return 0
-    print(f'mmliir {__version__}, torch {torch.__version__}, {args.threads} threads, {args.objects} objects')
-    titles = ('kept', 'step', 'stream', 'bound', 'dense', 'x step')
-    print(f'{"protocol":14s}{"size":12s}' + ''.join(f'{title:>9s}' for title in titles) + '   (MB)')
+    machine = describe_machine('cpu', args.threads, matrix_side=256 if args.quick else None)
+    print(f'{machine}\n{args.objects} objects')
+    TABLE.print_header()
     rows = []
     for name in args.protocols:
         for size in args.sizes:
             rows.append(run_measurement(args, name, size))
-            print_row(rows[-1])
+            TABLE.print_row(rows[-1])
     if args.json is not None:
-        args.json.write_text(json.dumps({'mmliir': __version__, 'rows': rows}, indent=1) + '\n', encoding='utf-8')
+        write_report(args.json, machine, rows, objects=args.objects)
     if args.plot is not None:
         plot(rows, args.plot)
     return int(any(row['stream_mb'] > 1.2 * row['step_mb'] + 20 for row in rows))
@@ -105,7 +125,7 @@ def measure(args: argparse.Namespace, name: str, size: str) -> dict:
     session = PropagationSession(settings, stride, (height, width), padded_size=padded, max_memory=args.max_memory)
     filled = 1 + max([*settings.gaps, *settings.permanent])
     if settings.long_range is not None:  # older references are searched in two steps
-        filled += FAR
+        filled += settings.long_range.min_distance + 1
     found = {}
     for number in range(filled + 1 + args.stream):
         feature = F.interpolate(coarse.roll(number, 3), size=cells, mode='bilinear', align_corners=False)[0]
@@ -149,31 +169,15 @@ def labels_of(height: int, width: int, objects: int) -> np.ndarray:
     return np.repeat((np.arange(width) * (objects + 1) // width)[None], height, axis=0).astype(np.int32)
 
 
-def print_row(row: dict) -> None:
-    numbers = [row[key] for key in ('kept_mb', 'step_mb', 'stream_mb', 'bound_mb', 'dense_mb', 'dense_ratio')]
-    print(f'{row["protocol"]:14s}{row["size"]:12s}' + ''.join(f'{number:9.1f}' for number in numbers), flush=True)
-
-
 def plot(rows: list[dict], path: Path) -> None:
-    """Bars of the stream's peak, the bound and the dense affinity."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(7, 0.6 * len(rows) + 1.4))
-    places = np.arange(len(rows))
-    for shift, (key, title) in enumerate(
-        [('kept_mb', 'features and labels kept'), ('stream_mb', 'peak of a stream'), ('dense_mb', 'dense affinity')]
-    ):
-        axis.barh(places + 0.27 * (shift - 1), [row[key] for row in rows], 0.25, label=title)
-    axis.set_yticks(places, [f'{row["protocol"]} {row["size"]}' for row in rows])
-    axis.set_xscale('log')
-    axis.set_xlabel('MB')
-    axis.invert_yaxis()
-    axis.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    """Bars of what is kept, the stream's peak and the dense affinity."""
+    titles = {'kept_mb': 'features and labels kept', 'stream_mb': 'peak of a stream', 'dense_mb': 'dense affinity'}
+    names = [f'{row["protocol"]} {row["size"]}' for row in rows]
+    panels = [
+        Bars(f'{title}, MB', dict(zip(names, (row[key] for row in rows), strict=True)), log=True, form='%.0f')
+        for key, title in titles.items()
+    ]
+    plot_bars(path, panels)
 
 
 if __name__ == '__main__':

@@ -21,7 +21,6 @@ import contextlib
 import dataclasses
 import importlib.util
 import io
-import os
 import sys
 import tempfile
 import warnings
@@ -31,11 +30,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 from common import (
+    MEMORY_IS_MEASURED,
     Bars,
     Column,
     Cost,
     TextTable,
     add_report_arguments,
+    data_root,
     describe_machine,
     peak_bytes,
     plot_bars,
@@ -98,14 +99,13 @@ def main() -> int:
 
 
 def _parse_args() -> argparse.Namespace:
-    clips = Path(os.environ.get('MMLIIR_DATA_ROOT', Path(__file__).parents[3] / 'shared' / 'data'))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         '--data-root',
         type=Path,
         nargs='+',
         metavar='DIR',
-        help='in the DAVIS layout; whole sequences count (default: davis2016 and davis2017_like in MMLIIR_DATA_ROOT)',
+        help='DAVIS layout; whole sequences count (default: davis2016, davis2017_like in $MMLIIR_DATA_ROOT or data)',
     )
     parser.add_argument('--sequences', type=int, metavar='N', help='only the first N (default: all)')
     parser.add_argument('--objects', type=int, default=1, metavar='N', help='masks of N sequences on top of each other')
@@ -118,7 +118,7 @@ def _parse_args() -> argparse.Namespace:
     add_report_arguments(parser)
     args = parser.parse_args()
     if args.data_root is None:
-        found = [clips / 'davis2016', clips / 'davis2017_like']
+        found = [data_root() / 'davis2016', data_root() / 'davis2017_like']
         args.data_root = [] if args.quick else [root for root in found if (root / 'Annotations' / '480p').is_dir()]
     absent = [root for root in args.data_root if not (root / 'Annotations' / '480p').is_dir()]
     if absent:
@@ -212,7 +212,7 @@ def _measure(root: Path, args: argparse.Namespace, with_official: bool) -> tuple
     # In turn, and the fastest of each: what else the machine does then falls on all of them.
     rounds = [{name: _cost(run) for name, run in runs.items()} for _ in range(args.repeats)]
     fastest = {name: min((each[name][0] for each in rounds), key=lambda cost: cost.wall) for name in runs}
-    peaks = {name: max(each[name][1] for each in rounds) for name in runs}
+    peaks = {name: max(each[name][1] for each in rounds) / 1e6 if MEMORY_IS_MEASURED else None for name in runs}
     rows = []
     for name, cost in fastest.items():
         in_one = name != several  # what its other processes take is not seen from here
@@ -222,7 +222,7 @@ def _measure(root: Path, args: argparse.Namespace, with_official: bool) -> tuple
                 'run': name,
                 'wall_s': cost.wall,
                 'cpu_s': cost.cpu if in_one else None,
-                'peak_mb': peaks[name] / 1e6 if in_one else None,
+                'peak_mb': peaks[name] if in_one else None,
                 'ratio': official.wall / cost.wall if official else None,
                 'cpu_ratio': official.cpu / cost.cpu if official and in_one else None,
                 'share': fastest['floor'].cpu / cost.cpu if in_one else None,
@@ -237,8 +237,10 @@ def _measure(root: Path, args: argparse.Namespace, with_official: bool) -> tuple
     return rows, facts
 
 
-def _cost(run: Callable[[], object]) -> tuple[Cost, int]:
-    """What a run took, and the most bytes above what was resident before."""
+def _cost(run: Callable[[], object]) -> tuple[Cost, int | None]:
+    """What a run took, and the most bytes above what was resident before; None where that cannot be measured."""
+    if not MEMORY_IS_MEASURED:
+        return timed(run)[0], None
     before = resident_bytes()
     reset_peak()
     cost, _ = timed(run)

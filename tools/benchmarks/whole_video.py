@@ -7,13 +7,14 @@ affinity with read-out, what a prior adds to it, decoding labels, PNG and file, 
 that of the processor seconds, on a GPU of the time.
 
 The released way, restated: for each frame its references are read and encoded again (six encodes), their keys are
-unfolded around every cell, and the labels come from the masks that were written. It is run on a few frames with all
-their references; the other frames are extrapolated from these, by the number of references that they have. Both give
-the same label maps, which is checked.
+unfolded around every cell, and the labels come from the masks that were written. `correlated` makes one product a
+window cell in place of unfolding, as the programs' compiled operator does for near references. Both are run on a few
+frames with all their references; the other frames are extrapolated from these, by the number of references that they
+have. All give the same label maps, which is checked.
 
 `cpu` is processor seconds of all threads, which a busy machine changes less than the time on the clock. The video is
-that of --data-root; without one, of data/davis2016, $MMLIIR_DATA_ROOT/davis2016 or ../shared/data/davis2016, the first
-that is there; else a generated one of 480 x 854 pixels.
+that of --data-root; without one, of davis2016 in $MMLIIR_DATA_ROOT, else in data; where that is not there, a generated
+one of 480 x 854 pixels.
 
 examples:
   python tools/benchmarks/whole_video.py
@@ -43,6 +44,7 @@ from common import (
     TextTable,
     add_machine_arguments,
     add_report_arguments,
+    data_root,
     describe_machine,
     plot_bars,
     settled_device,
@@ -66,7 +68,6 @@ from mmliir.testing.synthetic import generate_video, write_davis_layout
 from mmliir.utils.pipeline import OVERLAP_VARIABLE
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'liir_r18_ytvos.py'
-CLIPS = Path(os.environ.get('MMLIIR_DATA_ROOT', Path(__file__).resolve().parents[3] / 'shared' / 'data'))
 ROWS = 8  # query rows that are unfolded at a time; the programs unfold the frame, in tens of gigabytes
 #: Of a LIIR frame's time, affinity and read-out should take no more.
 AIM = 0.15
@@ -151,7 +152,7 @@ def parse_args() -> argparse.Namespace:
 # ------------------------------------------------------------------------------------------------------------- video
 def open_clip(args: argparse.Namespace, folder: Path) -> Clip:
     """The first frames of the sequence, and its mask; generated where there is none."""
-    roots = [args.data_root] if args.data_root else [Path('data/davis2016'), CLIPS / 'davis2016']
+    roots = [args.data_root or data_root() / 'davis2016']
     root = next((own for own in roots if (own / 'JPEGImages' / '480p' / args.sequence).is_dir()), None)
     if args.quick:
         args.sequence, args.frames, args.split_frames = 'quick', 8, 8
@@ -293,19 +294,31 @@ def released(
         per_part.append(parts)
         same.append(share)
     references = [len(references_of(number, protocol)) for number in range(1, count)]
-    full, parts, total = max(references), mean_parts(per_part), Cost(0.0, 0.0)
-    for number in references:
-        for name, cost in parts.items():
-            total = total + cost * {'encode': (number + 1) / (full + 1), 'attend': number / full}.get(name, 1.0)
+    parts = mean_parts(per_part)
+    unfolded, correlated = (extrapolate(parts, references, without) for without in ('correlate', 'attend'))
     return {
         'released_frames_run': args.released_frames,
-        'released_wall_s': total.wall,
-        'released_cpu_s': total.cpu,
+        'released_wall_s': unfolded.wall,
+        'released_cpu_s': unfolded.cpu,
+        'correlated_wall_s': correlated.wall,
+        'correlated_cpu_s': correlated.cpu,
         'released_parts_cpu_s': {name: cost.cpu for name, cost in parts.items()},
-        'wall_ratio': total.wall / ours.wall,
-        'cpu_ratio': total.cpu / ours.cpu,
+        'wall_ratio': unfolded.wall / ours.wall,
+        'cpu_ratio': unfolded.cpu / ours.cpu,
+        'correlated_wall_ratio': correlated.wall / ours.wall,
+        'correlated_cpu_ratio': correlated.cpu / ours.cpu,
         'same_pixels': min(same),
     }
+
+
+def extrapolate(parts: dict[str, Cost], references: list[int], without: str) -> Cost:
+    """All frames from the parts of one with the most references, `without` one of its two ways to compare cells."""
+    full, total = max(references), Cost(0.0, 0.0)
+    for number in references:
+        scale = {'encode': (number + 1) / (full + 1), 'attend': number / full, 'correlate': number / full}
+        for name, cost in parts.items():
+            total = total if name == without else total + cost * scale.get(name, 1.0)
+    return total
 
 
 def released_frame(
@@ -325,21 +338,23 @@ def released_frame(
     known = [read_label_map(masks / f'{frames.frame_names[n]}.png').ids for n in numbers]
     ids = sorted(set(np.unique(known[0]).tolist()) - {0})
 
-    def attend() -> torch.Tensor:
+    def attend(unfold_keys: bool) -> np.ndarray:
         values = torch.stack(
             [encode_label_map(torch.from_numpy(ids_), ids, settings.encoding, stride, cells) for ids_ in known[:-1]]
         ).to(device)
         values[:, 1:] *= settings.fg_gain
         temperature = settings.resolve_temperature(features[0].shape[0])
         keys = torch.stack(features[:-1])
-        field = mast_step(features[-1], keys, values, settings.radius, temperature, ROWS, settings.prior)
-        winner = decode_field(field, stride, size, size, settings.upsample)
-        return to_ids(winner, ids)
+        field = mast_step(
+            features[-1], keys, values, settings.radius, temperature, ROWS, settings.prior, unfold_keys
+        )
+        return to_ids(decode_field(field, stride, size, size, settings.upsample), ids).cpu().numpy()
 
-    attended, found = timed(attend, device)
-    found = found.cpu().numpy()
+    attended, found = timed(lambda: attend(True), device)
+    correlated, again = timed(lambda: attend(False), device)
     write, _ = timed(lambda: write_label_map(masks / 'released.png', found))
-    return {'read': read, 'encode': encoded, 'attend': attended, 'write': write}, float(np.mean(found == known[-1]))
+    parts = {'read': read, 'encode': encoded, 'attend': attended, 'correlate': correlated, 'write': write}
+    return parts, min(float(np.mean(labels == known[-1])) for labels in (found, again))
 
 
 def mean_parts(parts: list[dict[str, Cost]]) -> dict[str, Cost]:
@@ -388,6 +403,10 @@ def print_released(row: dict) -> None:
     for name, seconds in row['released_parts_cpu_s'].items():
         print(f'{"  a frame with all references: " + name:43s}{seconds:9.2f}')
     print(f'over ours: {row["wall_ratio"]:.1f} of the time, {row["cpu_ratio"]:.1f} of the processor seconds')
+    print(
+        f'correlated: {row["correlated_wall_s"]:.1f} s, {row["correlated_cpu_s"]:.1f} processor seconds; over ours: '
+        f'{row["correlated_wall_ratio"]:.1f} of the time, {row["correlated_cpu_ratio"]:.1f} of the processor seconds'
+    )
     print(f'pixels with the same label: {row["same_pixels"]:.5f}', flush=True)
 
 
@@ -395,7 +414,11 @@ def plot(row: dict, path: Path) -> None:
     """Bars of the parts, and of the whole video where the released way was run."""
     panels = [Bars('a frame, ours: processor ms', {n: 1e3 * part['cpu_s'] for n, part in row['parts'].items()})]
     if 'released_cpu_s' in row:
-        both = {'ours': row['ours_cpu_s'], 'released way': row['released_cpu_s']}
+        both = {
+            'ours': row['ours_cpu_s'],
+            'released way': row['released_cpu_s'],
+            'correlated': row['correlated_cpu_s'],
+        }
         panels.append(Bars('the video: processor seconds', both, log=True))
     plot_bars(path, panels, f'{row["sequence"]}, {row["config"]}, {row["protocol"]}')
 

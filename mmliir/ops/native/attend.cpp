@@ -926,8 +926,8 @@ class Band {
         const float* value; // of channel 0
     };
 
-    // Terms in the order of their keys, which is that of their addresses in each reference: lines are read once and one after the other, and the sums of the band,
-    // which are hit in any order, are few. Four channels at a time.
+    // Terms in the order of their keys, which is that of their addresses in each reference: lines are read once and
+    // one after the other, and the sums of the band, which are hit in any order, are few. Four channels at a time.
     void read_kept(const std::vector<Query>& places) const {
         if (job_.labels) return read_kept_labels(places);
         std::vector<Term> terms;
