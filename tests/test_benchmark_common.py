@@ -1,5 +1,6 @@
 """tools/benchmarks/common.py: what the benchmark programs share."""
 
+import argparse
 import json
 import time
 from pathlib import Path
@@ -65,3 +66,16 @@ def test_a_failed_measurement_ends_the_program_with_its_reason(common, tmp_path)
     assert common.measure_in_process(program, [], 'it') == {'a': 1}
     with pytest.raises(SystemExit, match='the case: no such case'):
         common.measure_in_process(program, ['x'], 'the case')
+
+
+def test_what_cannot_be_is_said_before_minutes_of_measuring(common, tmp_path, capsys):
+    parser = argparse.ArgumentParser()
+    common.add_report_arguments(parser)
+    assert parser.parse_args(['--json', str(tmp_path / 'x.json')]).json == tmp_path / 'x.json'
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--json', str(tmp_path / 'nowhere' / 'x.json')])
+    assert 'expected a file in a folder that is there' in capsys.readouterr().err
+    if not torch.cuda.is_available():
+        assert common.settled_device('auto') == 'cpu'
+        with pytest.raises(SystemExit, match='sees no GPU'):
+            common.settled_device('cuda')

@@ -247,6 +247,11 @@ def _warnings(first: Summary, second: Summary, names: tuple[str, str], shared: i
     protocols = [str((run.card or {}).get('protocol')) for run in (first, second)]
     if protocols[0] != protocols[1]:
         found.insert(0, f'The protocols differ ({protocols[0]}, {protocols[1]}): a difference may be theirs.')
+    inputs = [(run.card or {}).get('input') or {} for run in (first, second)]
+    changed = [name for name in ('precision', 'compiled', 'affinity') if inputs[0].get(name) != inputs[1].get(name)]
+    if changed:
+        said = '; '.join(f'{name}: {inputs[0].get(name)}, {inputs[1].get(name)}' for name in changed)
+        found.insert(0, f'The runs were computed in other ways ({said}): a small difference may be theirs.')
     if shared < _FEW:
         found.append(f'{shared} sequences are few: intervals over so few are too narrow.')
     return tuple(found)

@@ -148,7 +148,8 @@ def window_topk_attend(
         keys: (R, C, h, w) features of the reference frames, same dtype and device; or R times (C, h, w), which
             compiled code reads where they lie, without a copy.
         values: (R, K, h, w) values of the reference cells, or R times (K, h, w), as `keys`; or `HardLabels`, which
-            stand for one-hot values and are never laid out as such as a whole. The result is the same.
+            stand for one-hot values and are never laid out as such as a whole. The result is the same. Where values
+            are not finite, what cells read that reach them differs between back ends.
         radius: R window radii in cells, one a reference; None compares with the whole reference frame.
         shape: 'square', 'circle' for the cells nearer than the radius, 'disc' for those up to it (see
             `window_offsets`).
@@ -181,7 +182,7 @@ def window_topk_attend(
         max_elements: Upper bound on the logits that exist at a time (one query cell's at least). None chooses
             by the device. The result does not depend on it, apart from rounding. 'native' and 'triton' do not read
             it: they need a few megabytes a thread, and nothing beside the result.
-        backend: 'native' is compiled code for float32 (and half precision) on a CPU, about ten times as fast, see
+        backend: 'native' is compiled code for float32 (and half precision) on a CPU, several times as fast, see
             `mmliir.ops.native`; 'triton' is a fused kernel for CUDA, see `mmliir.ops.triton_attend`; 'torch' runs
             everywhere; 'auto' takes the one for the device where it can serve. Results agree apart from rounding.
             'native' cannot serve float64, other devices, features that are not finite, `topk` together with a `prior`
@@ -1067,6 +1068,8 @@ def _to_dtype(maps: Tensor | Sequence[Tensor], dtype: torch.dtype) -> Tensor | l
 
 
 def _check(query, keys, values, radius, temperature, topk, border, prior, max_elements) -> None:
+    if not isinstance(query, Tensor) or not all(isinstance(own, Tensor) for own in keys):
+        raise ValueError(f'query and keys must be tensors, got {type(query).__name__} and {type(keys).__name__}')
     shapes = [tuple(own.shape) for own in keys]
     if query.dim() != 3 or any(shape != query.shape for shape in shapes):
         given = tuple(keys.shape) if isinstance(keys, Tensor) else shapes
@@ -1080,6 +1083,8 @@ def _check(query, keys, values, radius, temperature, topk, border, prior, max_el
         raise ValueError(f'values must be (R, K, h, w) for keys {(len(keys), *query.shape)}, got {sizes}')
     if min(query.shape) < 1 or min(sizes) < 1:
         raise ValueError(f'nothing to compare: query {tuple(query.shape)}, values {sizes}')
+    if not isinstance(radius, Sequence):
+        raise ValueError(f'radius must hold one value for each of {len(keys)} references, got {radius!r}')
     if len(radius) != len(keys):
         raise ValueError(f'radius must hold one value for each of {len(keys)} references, got {len(radius)}')
     for value in radius:
@@ -1087,8 +1092,8 @@ def _check(query, keys, values, radius, temperature, topk, border, prior, max_el
             raise ValueError(f'each radius must be None or a whole number of cells, 0 or more, got {value!r}')
     if not temperature > 0:
         raise ValueError(f'temperature must be above 0, got {temperature}')
-    if topk is not None and topk < 1:
-        raise ValueError(f'topk must be 1 or more, or None for all keys, got {topk}')
+    if topk is not None and (not isinstance(topk, int) or topk < 1):
+        raise ValueError(f'topk must be a whole number, 1 or more, or None for all keys, got {topk}')
     if border not in ('mask', 'zero_logit'):
         raise ValueError(f"border must be 'mask' or 'zero_logit', got {border!r}")
     if prior is not None and any(value is None for value in radius):

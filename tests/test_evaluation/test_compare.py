@@ -156,3 +156,11 @@ def test_what_both_runs_lack_is_said_once():
     warning, few = compare(*rows).warnings
     assert warning.startswith('Both runs: Part of the data set: 12 of 30')
     assert few == '12 sequences are few: intervals over so few are too narrow.'
+
+
+def test_another_way_of_computing_is_said():
+    """Rounding alone can move a score by a tenth of a point."""
+    ways = [{'precision': 'float32', 'affinity': name} for name in ('native on cpu', 'torch on cpu')]
+    found = compare(*(run(input=way) for way in ways))
+    assert 'affinity: native on cpu, torch on cpu' in found.warnings[0] and 'precision' not in found.warnings[0]
+    assert not any('other ways' in text for text in compare(run(input=ways[0]), run(input=ways[0])).warnings)

@@ -259,8 +259,8 @@ def test_without_a_compiler_pytorch_serves_and_the_log_says_so_once(fresh, tmp_p
         inputs = _same_as_torch()
         _same_as_torch()
     assert [record.getMessage() for record in caplog.records if 'no C++ compiler' in record.getMessage()] == [
-        'window_topk_attend runs on PyTorch: no compiled code (no C++ compiler: none of c++, g++, clang++ is on the '
-        'PATH, and CXX names none)'
+        'window_topk_attend runs on PyTorch: no compiled code (no C++ compiler: CXX is not set, and none of c++, '
+        'g++, clang++ is on the PATH)'
     ]
     with pytest.raises(ValueError, match=r'no C\+\+ compiler'):
         window_topk_attend(*inputs, [2, None], backend='native')

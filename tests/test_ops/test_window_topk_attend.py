@@ -201,6 +201,12 @@ def test_wrong_shapes_are_named():
         window_topk_attend(query, keys[:, :2], values, [1, 1])
     with pytest.raises(ValueError, match='values'):
         window_topk_attend(query, keys, values[:1], [1, 1])
+    with pytest.raises(ValueError, match='radius must hold one value for each of 2 references, got 1'):
+        window_topk_attend(query, keys, values, 1)
+    with pytest.raises(ValueError, match='must be tensors, got ndarray and Tensor'):
+        window_topk_attend(query.numpy(), keys, values, [1, 1])
+    with pytest.raises(ValueError, match='topk must be a whole number.* got 1.5'):
+        window_topk_attend(query, keys, values, [1, 1], topk=1.5)
 
 
 def test_a_wrong_prior_is_named():

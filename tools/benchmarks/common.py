@@ -167,8 +167,16 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_report_arguments(parser: argparse.ArgumentParser) -> None:
     """--json and --plot."""
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write the rows here')
-    parser.add_argument('--plot', type=Path, metavar='FILE.png', help='draw the rows here')
+    parser.add_argument('--json', type=_file_to_write, metavar='FILE', help='write the rows here')
+    parser.add_argument('--plot', type=_file_to_write, metavar='FILE.png', help='draw the rows here')
+
+
+def _file_to_write(name: str) -> Path:
+    """Refused before minutes of measuring, not after them."""
+    path = Path(name)
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f'{name}: expected a file in a folder that is there')
+    return path
 
 
 def data_root() -> Path:
@@ -177,7 +185,13 @@ def data_root() -> Path:
 
 
 def settled_device(name: str) -> str:
-    """'auto' -> the GPU when there is one."""
+    """'auto' -> the GPU when there is one.
+
+    Raises:
+        SystemExit: 'cuda' was asked for, and PyTorch sees no GPU.
+    """
+    if name == 'cuda' and not torch.cuda.is_available():
+        raise SystemExit('--device cuda: this PyTorch sees no GPU; leave the option out to measure the CPU')
     if name != 'auto':
         return name
     return 'cuda' if torch.cuda.is_available() else 'cpu'

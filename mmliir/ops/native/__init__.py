@@ -123,11 +123,13 @@ def build() -> Path:
 
 
 def _find_compiler() -> str:
-    for name in (os.environ.get('CXX', ''), *_COMPILERS):
+    named = os.environ.get('CXX', '')
+    for name in (named, *_COMPILERS):
         found = shutil.which(name) if name else None
         if found:
             return found
-    raise FileNotFoundError(f'no C++ compiler: none of {", ".join(_COMPILERS)} is on the PATH, and CXX names none')
+    own = f'CXX is {named!r}, which is not there' if named else 'CXX is not set'
+    raise FileNotFoundError(f'no C++ compiler: {own}, and none of {", ".join(_COMPILERS)} is on the PATH')
 
 
 def _compile(compiler: str, target: Path) -> None:
@@ -136,7 +138,8 @@ def _compile(compiler: str, target: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIME_LIMIT, check=False)
         if done.returncode == 0:
             return
-    errors = [line for line in done.stderr.splitlines() if 'error' in line] or done.stderr.splitlines() or ['']
+    said = done.stderr.splitlines()
+    errors = [line for line in said if 'error' in line] or said or [f'it ended with exit code {done.returncode}']
     raise RuntimeError(f'{compiler} could not compile {SOURCE.name}: {errors[0]}')
 
 
