@@ -1,5 +1,6 @@
 """The commands end to end, as a user types them, on generated videos."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -187,6 +188,16 @@ def test_the_function_gives_what_propagation_gives():
     model = build_method(load_config(RAW_LAB, {'model.stride': 4}), None, device='cpu')
     expected = propagate_video(frames, model.extract_feature, {0: ids}, get_protocol('crw'), 4)
     assert np.array_equal(np.stack(result), np.stack(list(expected)))
+
+
+def test_where_the_objects_are_lost_is_said(tmp_path):
+    def written(name, kept):
+        result = propagate(make_frames(4), make_ids(3), RAW_LAB, device='cpu')
+        maps = [np.full_like(make_ids(3), number in kept) for number in range(4)]
+        return write_propagation(dataclasses.replace(result, label_maps=iter(maps)), tmp_path / name)
+
+    assert written('a', {0, 1, 2, 3}).empty_from is None and written('b', {0, 3}).empty_from is None
+    assert written('c', {0}).empty_from == '00001' and written('d', {0, 2}).empty_from == '00003'
 
 
 def test_masks_are_written_one_after_the_other(tmp_path):

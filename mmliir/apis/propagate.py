@@ -77,12 +77,15 @@ class WrittenMasks:
         num_masks: Masks in it, one a frame.
         overlay: The video of the masks over the frames, or None.
         was_complete: An earlier run had finished the same thing, nothing was computed.
+        empty_from: Name of the frame from which on no mask shows an object; None where the last one shows one, or where
+            nothing was computed.
     """
 
     out_dir: Path
     num_masks: int
     overlay: Path | None
     was_complete: bool
+    empty_from: str | None = None
 
 
 class _FirstFrames:
@@ -219,20 +222,28 @@ def write_propagation(
         return WrittenMasks(out_dir, len(paths), old_overlay, True)
     if not resumed:
         write_run_card(out_dir, propagation.card)
-    stream = _written(propagation, paths, progress or (lambda done, total: None), overlay)
-    if not overlay:
+    shown: list[bool] = []
+    stream = _written(propagation, paths, progress or (lambda done, total: None), overlay, shown)
+    video = None
+    if overlay:
+        drawn = (overlay_labels(frame, label_map) for frame, label_map in stream)
+        fps = getattr(propagation.frames, 'frame_rate', None) or _DEFAULT_FPS
+        video = write_video(out_dir / f'{OVERLAY_NAME}.mp4', drawn, fps)
+    else:
         for _ in stream:
             pass
-        return WrittenMasks(out_dir, len(paths), None, False)
-    drawn = (overlay_labels(frame, label_map) for frame, label_map in stream)
-    fps = getattr(propagation.frames, 'frame_rate', None) or _DEFAULT_FPS
-    return WrittenMasks(out_dir, len(paths), write_video(out_dir / f'{OVERLAY_NAME}.mp4', drawn, fps), False)
+    last = max(number for number, any_object in enumerate(shown) if any_object)  # the given mask has one
+    empty_from = None if last == len(shown) - 1 else propagation.frame_names[last + 1]
+    return WrittenMasks(out_dir, len(paths), video, False, empty_from)
 
 
 def _written(
-    propagation: Propagation, paths: list[Path], progress, with_frames: bool
+    propagation: Propagation, paths: list[Path], progress, with_frames: bool, shown: list[bool]
 ) -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
-    """(frame, label map), each after its file is written; the frame is None unless it is asked for."""
+    """(frame, label map), each after its file is written; the frame is None unless it is asked for.
+
+    Whether a map shows an object is noted in `shown`.
+    """
 
     def encode(item: tuple[Path, np.ndarray | None, np.ndarray]) -> tuple[Path, bytes, np.ndarray | None, np.ndarray]:
         path, frame, label_map = item
@@ -244,6 +255,7 @@ def _written(
         for done, (path, content, frame, label_map) in enumerate(encoded, start=1):
             write_bytes_atomic(path, content, durable=False)
             progress(done, len(paths))
+            shown.append(bool(label_map.any()))
             yield frame, label_map
 
 

@@ -98,6 +98,12 @@ def _run_propagate(args: argparse.Namespace) -> int:
         written = write_propagation(propagation, args.out, args.overlay, args.overwrite, report)
     done = 'were there already, of the same run' if written.was_complete else 'written'
     print(f'{written.num_masks} masks {done}: {written.out_dir}')
+    if written.empty_from is not None:
+        print(
+            f'note: no mask shows an object from frame {written.empty_from} on. If it is still in sight, try another '
+            '--protocol, larger frames or another feature.',
+            file=sys.stderr,
+        )
     if written.overlay is not None:
         print(f'overlay: {written.overlay}')
     return 0
