@@ -99,10 +99,9 @@ class CorrespondenceRunner(Runner):
             with open(partial, 'rb') as file:
                 os.fsync(file.fileno())
             os.replace(partial, os.path.join(out_dir, filename))
-        except BaseException:  # a full disk, an interruption: no half file stays behind
-            if os.path.exists(partial):
+        finally:
+            if os.path.exists(partial):  # a full disk, an interruption: no half file stays behind
                 os.remove(partial)
-            raise
 
     def call_hook(self, fn_name, **kwargs):
         """As in MMEngine; before a checkpoint is saved, what is not plain data is turned into plain data."""

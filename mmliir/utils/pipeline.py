@@ -84,7 +84,7 @@ def ahead_of(items: Iterable[T], count: int) -> Iterator[T]:
     while True:
         try:
             item = next(source, _END)
-        except Exception:
+        except Exception:  # whatever it is: raised below, at its own place; an interruption is not held back
             while waiting:
                 yield waiting.popleft()
             raise

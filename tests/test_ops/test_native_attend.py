@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from attend_cases import PRIORS
 from compiler import needs_compiler
 
 from mmliir.ops import native, window_topk_attend
@@ -34,14 +35,7 @@ def _inputs(height, width, channels=3, references=2, classes=2, kind='random', s
 def _random_settings(seed, sizes):
     draw = random.Random(seed)
     references = draw.choice([1, 2, 3])
-    prior = draw.choice(
-        [
-            None, None, None, MixturePrior(2, 'fixed', 0.1), MixturePrior(2, 'moments'),
-            MixturePrior(1, 'fixed'), MixturePrior(3, 'moments', 0.05),
-            MixturePrior(2, 'moments', keep_mass=True), MixturePrior(2, 'fixed', width=1.7),
-            MixturePrior(2, 'moments', variance_floor=0.05),
-        ]
-    )  # fmt: skip
+    prior = draw.choice(PRIORS)
     radii = [0, 1, 2, 4, 11, None] if prior is None else [2, 3]
     settings = {
         'shape': draw.choice(['square', 'circle', 'disc']),

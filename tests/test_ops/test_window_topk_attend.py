@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from attend_cases import PRIORS
 
 from mmliir.ops.window_topk_attend import MixturePrior, window_topk_attend
 from mmliir.testing.reference_propagation import attend_loop
@@ -26,14 +27,7 @@ def _inputs(height, width, channels=3, references=2, classes=2, whole=False, see
 def _random_settings(seed):
     draw = random.Random(seed)
     references = draw.choice([1, 2, 3])
-    prior = draw.choice(
-        [
-            None, None, None, MixturePrior(2, 'fixed', 0.1), MixturePrior(2, 'moments'),
-            MixturePrior(1, 'fixed'), MixturePrior(3, 'moments', 0.05),
-            MixturePrior(2, 'moments', keep_mass=True), MixturePrior(2, 'fixed', width=1.7),
-            MixturePrior(2, 'moments', variance_floor=0.05),
-        ]
-    )  # fmt: skip
+    prior = draw.choice(PRIORS)
     # Where fewer cells carry mass than there are components, the means are a choice among ties.
     radii = [0, 1, 2, 4, None] if prior is None else [2, 3]
     radius = (
