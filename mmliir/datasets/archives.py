@@ -34,6 +34,7 @@ _LONGEST_NAME = 255
 _CHUNK = 1 << 20
 _MOST_PADDING = 1 << 26
 _ENCRYPTED = 0x1
+# The last: zipfile does not know the compression.
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError, OSError, NotImplementedError)
 
 

@@ -108,6 +108,7 @@ def validate_submission(path: str | Path, dataset: SubmissionDataset) -> list[st
     try:
         with zipfile.ZipFile(path) as archive:
             return list(_problems(archive, dataset, wanted))
+    # NotImplementedError: a compression that zipfile does not know.
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError) as error:
         return [f'{path.name} is not a readable zip file ({error})']
 
