@@ -1,4 +1,4 @@
-# LIIR on a handful of real clips, two CPU cores, minutes: half the width, 96x96 crops, bfloat16 convolutions.
+# LIIR on a handful of real clips, two CPU cores, minutes: half the width, 96x96 crops.
 # `data_root` is a folder of frame folders or of video files, short side 256. Results: docs/benchmarks.md.
 _base_ = ['liir_r18_ytvos.py']
 model = dict(
@@ -23,7 +23,7 @@ train_dataloader = dict(
     ),
 )
 train_cfg = dict(max_iters=100)
-optim_wrapper = dict(_delete_=True, type='AutocastOptimWrapper', optimizer=dict(type='Adam', lr=1e-4, fused=True))
+optim_wrapper = dict(_delete_=True, type='DeferredOptimWrapper', optimizer=dict(type='Adam', lr=1e-4, fused=True))
 param_scheduler = [dict(type='SampleStepLR', boundaries=[800, 1_200], factors=[1.0, 0.5, 0.25])]
 auto_scale_lr = dict(base_batch_size=16)
 stages = [

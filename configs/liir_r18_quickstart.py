@@ -1,6 +1,6 @@
 # LIIR in minutes on two CPU cores: a quarter of the width, small frames, generated videos (`make quickstart`).
 # Every part of the method is on. Besides sizes and numbers of steps, other than in the recipe: crops and flips, masked
-# window cells outside the frame, bfloat16 convolutions, and the `quick` protocol.
+# window cells outside the frame, and the `quick` protocol.
 _base_ = ['liir_r18_ytvos.py']
 model = dict(
     backbone=dict(base_channels=16),
@@ -24,7 +24,7 @@ train_dataloader = dict(
     ),
 )
 train_cfg = dict(max_iters=150)
-optim_wrapper = dict(_delete_=True, type='AutocastOptimWrapper', optimizer=dict(type='Adam', lr=3e-4, fused=True))
+optim_wrapper = dict(_delete_=True, type='DeferredOptimWrapper', optimizer=dict(type='Adam', lr=3e-4, fused=True))
 param_scheduler = [dict(type='SampleStepLR', boundaries=[1_200, 1_800], factors=[1.0, 0.5, 0.25])]
 auto_scale_lr = dict(base_batch_size=16)
 stages = [

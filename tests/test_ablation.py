@@ -473,8 +473,8 @@ def test_trainings_with_other_settings_are_refused_by_name(data, finished):
     options = {**TINY, 'optim_wrapper.optimizer.lr': 7.0}
     with pytest.raises(ValueError, match='holds trainings with other settings: .*optim_wrapper.optimizer.lr was 0.0'):
         run(out, data, options=options)
-    with pytest.raises(ValueError, match='amp was False, is True'):
-        run(out, data, amp=True)
+    with pytest.raises(ValueError, match="precision was 'float32', is 'bfloat16'"):
+        run(out, data, precision='bfloat16')
     harmless = {**TINY, 'default_hooks.checkpoint.interval': 1, 'train_dataloader.num_workers': 1}
     assert run(out, data, options=harmless) == run(out, data)
 

@@ -310,5 +310,5 @@ def test_on_gpus_the_ranks_are_known_before_a_stage_is_prepared(launcher, monkey
     train_api.prepare_distributed(launcher, cfg.env_cfg)
     assert started == [((launcher,), {'backend': 'nccl'})]
     name, stage = stage_configs(cfg, Path('work'))[0]
-    prepare_config(stage, amp=False, launcher=launcher, auto_scale_lr=False)
+    prepare_config(stage, precision='float32', launcher=launcher, auto_scale_lr=False)
     assert name == 'intra' and stage.param_scheduler[0].samples_per_step == 24 * 4

@@ -72,7 +72,7 @@ def main() -> int:
                 data_root=args.data_root,
                 out_dir=args.out or default_out_dir(args),
                 sequences=[name.strip() for name in args.sequences.split(',')] if args.sequences else None,
-                amp=args.amp,
+                precision=args.precision,
                 compiled=args.compile,
                 overwrite=args.overwrite,
                 backend=args.backend,

@@ -15,6 +15,7 @@ import sys
 from mmengine.config import DictAction
 
 from mmliir.apis.train import train
+from mmliir.cli.common import add_precision
 from mmliir.utils.console import run_command
 
 
@@ -34,7 +35,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--overwrite', action='store_true', help='replace a run that the work dir holds')
     parser.add_argument('--stage', metavar='NAME', help="run only this stage of the config's stages")
-    parser.add_argument('--amp', action='store_true', help='convolutions in bfloat16')
+    add_precision(parser, None, "of the encoder (default: the config's, which is auto: bfloat16 where it is faster)")
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
     parser.add_argument('--seed', type=int, metavar='N', help='seed of the run (default: the config, 0)')
     parser.add_argument(
@@ -63,7 +64,7 @@ def main() -> int:
             work_dir=args.work_dir,
             options=options,
             resume=True if args.resume == 'auto' else (args.resume or False),
-            amp=args.amp,
+            precision=args.precision,
             launcher=args.launcher,
             auto_scale_lr=args.auto_scale_lr,
             stage=args.stage,

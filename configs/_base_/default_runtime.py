@@ -21,6 +21,8 @@ visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]
 log_processor = dict(type='LogProcessor', by_epoch=False, window_size=50)
 log_level = 'INFO'
 randomness = dict(seed=0)
+# Of the encoder: bfloat16 where this machine is clearly faster at it, else float32. `--precision float32` decides.
+precision = 'auto'
 load_from = None
 resume = False
 # `compile = True`, or a dict of arguments of torch.compile, compiles the encoder: `--cfg-options compile=True`. Weights

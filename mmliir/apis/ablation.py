@@ -37,6 +37,7 @@ from mmliir.evaluation.protocol import fingerprint_data, read_run_card
 from mmliir.evaluation.tasks import Task, build_task
 from mmliir.propagation import Protocol, resolve_protocol
 from mmliir.registry import DATASETS
+from mmliir.utils.compute import Precision, choose_precision
 from mmliir.utils.env import code_version
 from mmliir.utils.files import sha256_file, write_json_atomic, write_text_atomic
 
@@ -49,7 +50,7 @@ _KEY_LENGTH = 12
 _SETTINGS, _TIMINGS, _STAGE = 'training.json', 'timings.json', 'stage.json'
 #: Entries of a config that weights do not depend on.
 _NOT_IN_WEIGHTS = (
-    'log_level', 'log_processor', 'visualizer', 'resume', 'launcher', 'task', 'env_cfg.mp_cfg',
+    'log_level', 'log_processor', 'visualizer', 'resume', 'launcher', 'task', 'env_cfg.mp_cfg', 'precision',
     'default_hooks.logger', 'default_hooks.timer', 'default_hooks.checkpoint',
     'train_dataloader.num_workers', 'train_dataloader.persistent_workers', 'train_dataloader.pin_memory',
     'train_dataloader.dataset.source.data_root', 'train_dataloader.dataset.source.cache',
@@ -138,7 +139,7 @@ class _Test:
     data_root: Path
     task: Task
     data_sha256: str
-    amp: bool
+    precision: Precision
     jobs: int
 
 
@@ -154,7 +155,7 @@ def run_table(
     rows: Sequence[str] | None = None,
     protocol: str | dict | Protocol | None = None,
     short_side: int | None = None,
-    amp: bool = False,
+    precision: str = 'float32',
     options: dict | None = None,
     jobs: int = 1,
 ) -> TableResult:
@@ -174,7 +175,7 @@ def run_table(
         rows: Only these are run; the table shows what is there of the others too. None for all.
         protocol: Replaces the base config's; a row's own changes apply to it.
         short_side: Frames are resized to this shorter side for the encoder.
-        amp: Train and encode in bfloat16.
+        precision: Of training and encoding: 'float32', 'bfloat16', or 'auto' to ask the machine.
         options: Changes to the base config by dotted name.
         jobs: Threads of the metric.
 
@@ -191,10 +192,11 @@ def run_table(
     table = get_table(tables, name)
     check_declarations(tables, table)
     chosen = [row.name for row in table.select(rows)]
-    plan = plan_table(table, out_dir, data_root, base, seeds, protocol, short_side, amp, options)
+    precision = choose_precision(precision, default_device())
+    plan = plan_table(table, out_dir, data_root, base, seeds, protocol, short_side, precision, options)
     wanted = [job for job in plan.jobs if job.row.name in chosen]
     _refuse_untrained_checkpoint(wanted)
-    test = None if task is None else _prepare_test(task, eval_root, data_root, amp, jobs)
+    test = None if task is None else _prepare_test(task, eval_root, data_root, precision, jobs)
     with _alone_in(out_dir):
         _claim(out_dir, plan.settings)
         steps = _steps_to_do(out_dir, wanted, test)
@@ -204,7 +206,7 @@ def run_table(
             head = f'[{number + 1}/{len(steps)}]'
             if isinstance(step, StageJob):
                 _say(f'{head} training {step.title}: {_work(step)[1]} steps; {left}')
-                _train(step, head, amp, clock)
+                _train(step, head, precision, clock)
             else:
                 _say(f'{head} testing {step.title} on {test.task.name}; {left}')
                 _evaluate(out_dir, step, test, clock)
@@ -223,7 +225,7 @@ def plan_table(
     seeds: Sequence[int] = (0,),
     protocol: str | dict | Protocol | None = None,
     short_side: int | None = None,
-    amp: bool = False,
+    precision: Precision = 'float32',
     options: dict | None = None,
 ) -> Plan:
     """Every row with every seed: what is trained for it and how it is tested. Reads configs and lists videos.
@@ -246,7 +248,7 @@ def plan_table(
     planned, folders, seeds = [], _Folders(Path(out_dir) / 'stages'), tuple(dict.fromkeys(seeds))
     for seed in seeds:
         trained_first = sorted(resolved, key=lambda one: one.row.test_only)  # they give the folders their names
-        stages_of = {one.row.name: _plan_stages(one, seed, data, amp, folders) for one in trained_first}
+        stages_of = {one.row.name: _plan_stages(one, seed, data, precision, folders) for one in trained_first}
         jobs = {one.row.name: RowJob(one, seed, stages_of[one.row.name]) for one in resolved}
         for job in jobs.values():
             giver = jobs[job.row.checkpoint]
@@ -261,7 +263,8 @@ def plan_table(
     schedule = ', '.join(
         f'stage {name} {cfg.train_cfg.max_iters} x {cfg.train_dataloader.batch_size} pairs' for name, cfg in stages
     )
-    return Plan(table, base.stem, chosen.name, schedule, seeds, tuple(planned), {**settings, 'data': data, 'amp': amp})
+    settings |= {'data': data, 'precision': precision}
+    return Plan(table, base.stem, chosen.name, schedule, seeds, tuple(planned), settings)
 
 
 def find_eval_root(task: dict, data_root: str | Path | None) -> Path:
@@ -284,13 +287,16 @@ def find_eval_root(task: dict, data_root: str | Path | None) -> Path:
     )
 
 
-def _plan_stages(resolved: ResolvedRow, seed: int, data: str, amp: bool, folders: '_Folders') -> tuple[StageJob, ...]:
+def _plan_stages(
+    resolved: ResolvedRow, seed: int, data: str, precision: Precision, folders: '_Folders'
+) -> tuple[StageJob, ...]:
     jobs: list[StageJob] = []
     for name, stage in resolved.stages:
         cfg = Config(stage.to_dict())
         cfg.merge_from_dict({'randomness.seed': seed})
         previous = jobs[-1] if jobs else None
-        identity = _identity(cfg) | {'data': data, 'amp': amp, 'previous': previous.key if previous else None}
+        identity = _identity(cfg) | {'data': data, 'precision': precision}
+        identity['previous'] = previous.key if previous else None
         key = _fingerprint(identity)
         folder = folders.get(key, f'{resolved.row.name}-{name}-seed{seed}')
         title = f'{folder.name.removesuffix(f"-{key}").removesuffix(f"-{name}-seed{seed}")}, stage {name}, seed {seed}'
@@ -357,12 +363,12 @@ def _refuse_untrained_checkpoint(wanted: Sequence[RowJob]) -> None:
             )
 
 
-def _prepare_test(task: dict, eval_root, data_root, amp: bool, jobs: int) -> _Test:
+def _prepare_test(task: dict, eval_root, data_root, precision: Precision, jobs: int) -> _Test:
     root = Path(eval_root) if eval_root is not None else find_eval_root(task, data_root)
     built = build_task(task, root)
     samples = [built.dataset[number] for number in range(len(built.dataset))]
     data = fingerprint_data((s.name, len(s.frames), s.frames[0].shape[:2]) for s in samples)
-    return _Test(task, root, built, data.sha256, amp, jobs)
+    return _Test(task, root, built, data.sha256, precision, jobs)
 
 
 def _claim(out_dir: Path, settings: Mapping) -> None:
@@ -398,7 +404,7 @@ def _steps_to_do(out_dir: Path, wanted: Sequence[RowJob], test: _Test | None) ->
     return steps
 
 
-def _train(stage: StageJob, head: str, amp: bool, clock: '_Clock') -> None:
+def _train(stage: StageJob, head: str, precision: Precision, clock: '_Clock') -> None:
     cfg = Config(stage.cfg.to_dict())
     hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook['type'] != 'ProgressHook']
     cfg.custom_hooks = [*hooks, dict(type='ProgressHook', name=f'{head} {stage.title}')]
@@ -409,7 +415,7 @@ def _train(stage: StageJob, head: str, amp: bool, clock: '_Clock') -> None:
     about = {'title': stage.title, 'code_version': code_version()}
     write_json_atomic(stage.folder / _STAGE, {**about, **_json(stage.identity)})
     start = time.monotonic()
-    train(config, work_dir=stage.folder, resume=goes_on, amp=amp)
+    train(config, work_dir=stage.folder, resume=goes_on, precision=precision)
     if not goes_on:
         clock.add(_work(stage), time.monotonic() - start)
 
@@ -425,7 +431,7 @@ def _evaluate(out_dir: Path, job: RowJob, test: _Test, clock: '_Clock') -> None:
         protocol=job.resolved.protocol,
         data_root=test.data_root,
         out_dir=folder,
-        amp=test.amp,
+        precision=test.precision,
         # half a set of masks of another version of the code, or of weights that were since trained anew
         overwrite=card is not None
         and (card['code_version'], card['checkpoint_sha256']) != (code_version(), sha256_file(last.checkpoint())),
@@ -446,7 +452,7 @@ def _predictions(out_dir: Path, job: RowJob, test: _Test) -> Path:
             'protocol': protocol.name,
             'task': test.task.name,
             'data': test.data_sha256,
-            'amp': test.amp,
+            'precision': test.precision,
             'affinity': describe_affinity(default_device()),
             'metric': test.task.metric.version,
         }

@@ -92,7 +92,7 @@ def run_benchmarks(
     identity: ModelIdentity,
     out_dir: str | Path,
     *,
-    amp: bool = False,
+    precision: str = 'float32',
     compiled: bool = False,
     overwrite: bool = False,
     jobs: int = 1,
@@ -108,7 +108,7 @@ def run_benchmarks(
         model: Gives features.
         identity: What results say of it.
         out_dir: Each run has a folder of its own in it, see `PlannedRun.folder`.
-        amp: Encode in bfloat16.
+        precision: 'float32', 'bfloat16', or 'auto' to ask the machine, see `choose_precision`.
         compiled: Compile the encoder, see `CompiledEncoder`.
         overwrite: Replace predictions of other runs.
         jobs: Parallel work of the metrics.
@@ -130,7 +130,7 @@ def run_benchmarks(
             planned.task,
             planned.protocol,
             planned.folder(out_dir),
-            amp=amp,
+            precision=precision,
             compiled=compiled,
             overwrite=overwrite,
             jobs=jobs,

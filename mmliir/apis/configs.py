@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 #: Top-level entries of our configs besides those that the Runner reads.
-_OWN_KEYS = {'protocol', 'stages', 'ablation', 'task', 'device'}
+_OWN_KEYS = {'precision', 'protocol', 'stages', 'ablation', 'task', 'device'}
 _RUNNER_KEYS = {
     'model', 'work_dir', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'train_cfg', 'val_cfg', 'test_cfg',
     'auto_scale_lr', 'optim_wrapper', 'param_scheduler', 'val_evaluator', 'test_evaluator', 'default_hooks',

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mmliir.models.methods import BaseCorrespondence
+from mmliir.utils.compute import Precision, computing_in
 
 _logger = logging.getLogger(__name__)
 
@@ -15,24 +16,24 @@ _logger = logging.getLogger(__name__)
 Encode = Callable[[Tensor], Tensor]
 
 
-def make_encoder(model: BaseCorrespondence, amp: bool, compiled: bool = False) -> Encode:
+def make_encoder(model: BaseCorrespondence, precision: Precision, compiled: bool = False) -> Encode:
     """The function that encodes frames.
 
     Args:
         model: Gives features.
-        amp: Compute in bfloat16. Features come out in bfloat16 too; propagation compares them in float32, or multiplies
-            them as they are and adds up in float32.
+        precision: 'bfloat16' or 'float32'. Features in bfloat16 are compared in float32, or multiplied as they are and
+            added up in float32.
         compiled: See `CompiledEncoder` and `settle_compile`.
 
     Returns:
         (B, 3, H, W) uint8 RGB -> (B, C, h, w) features.
     """
     extract = CompiledEncoder(model) if compiled else model.extract_feature
-    if not amp:
+    if precision == 'float32':
         return extract
 
     def encode(frames: Tensor) -> Tensor:
-        with torch.autocast(frames.device.type, dtype=torch.bfloat16):
+        with computing_in(precision, frames.device.type):
             return extract(frames)
 
     return encode

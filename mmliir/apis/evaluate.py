@@ -28,8 +28,10 @@ from mmliir.propagation import Protocol, resolve_protocol
 from mmliir.registry import MODELS
 from mmliir.structures import PointSample, VideoSample
 from mmliir.utils.checkpoint import load_weights, read_checkpoint
+from mmliir.utils.compute import Precision, choose_precision, limit_threads
 from mmliir.utils.env import code_version
 from mmliir.utils.files import sha256_file, write_json_atomic
+from mmliir.utils.machine import usable_cores
 
 #: In the place of a checkpoint: keep the random initial weights.
 UNTRAINED = 'untrained'
@@ -116,7 +118,7 @@ def evaluate(
     data_root: str | Path | None = None,
     out_dir: str | Path = 'work_dirs/eval',
     sequences: Sequence[str] | None = None,
-    amp: bool = False,
+    precision: str = 'float32',
     overwrite: bool = False,
     backend: str = 'mmliir',
     jobs: int = 1,
@@ -138,7 +140,7 @@ def evaluate(
         data_root: Replaces the task's.
         out_dir: Predictions, a folder a sequence; `run.json`, `scores.json`.
         sequences: Only these; None for all.
-        amp: Encode in bfloat16.
+        precision: 'float32', 'bfloat16', or 'auto' to ask the machine, see `choose_precision`.
         compiled: Compile the encoder, see `CompiledEncoder`.
         overwrite: Replace the predictions of another run.
         backend: Metric code: 'mmliir', or 'official' where the benchmark has a tool of its own that can be called.
@@ -172,7 +174,7 @@ def evaluate(
         built,
         chosen,
         out_dir,
-        amp=amp,
+        precision=precision,
         compiled=compiled,
         overwrite=overwrite,
         backend=backend,
@@ -209,7 +211,7 @@ def run_task(
     protocol: Protocol,
     out_dir: str | Path,
     *,
-    amp: bool = False,
+    precision: str = 'float32',
     compiled: bool = False,
     overwrite: bool = False,
     backend: str = 'mmliir',
@@ -227,7 +229,7 @@ def run_task(
         task: The benchmark.
         protocol: As it is on this benchmark, see `protocol_for`.
         out_dir: Predictions, a folder a sequence; `run.json`, `scores.json`.
-        amp: Encode in bfloat16.
+        precision: 'float32', 'bfloat16', or 'auto' to ask the machine, see `choose_precision`.
         compiled: Compile the encoder, see `CompiledEncoder`.
         overwrite: Replace the predictions of another run.
         backend: See `evaluate`.
@@ -247,10 +249,12 @@ def run_task(
     samples, unread = _open_samples(task, strict)
     identity = dataclasses.replace(identity, details=identity.details | {'state_sha256': state_digest(model)})
 
+    limit_threads()
+    precision = shard.gather(choose_precision(precision, model.device))[0]  # one answer for all processes
     compiled = settle_compile(compiled, model.device)
 
     def card_of(part: Sequence) -> ProtocolCard:
-        return make_card(part, task, protocol, identity, amp, compiled, model.device)
+        return make_card(part, task, protocol, identity, precision, compiled, model.device)
 
     card = card_of(samples)
     refusal = None
@@ -265,14 +269,14 @@ def run_task(
         raise ValueError(refusal)
     report = export_predictions(
         [samples[number] for number in shard.mine([len(sample.frames) for sample in samples])],
-        make_encoder(model, amp, compiled),
+        make_encoder(model, precision, compiled),
         protocol,
         model.stride,
         out_dir,
         card=None,
         writer=WRITERS[task.dataset.kind],
         device=model.device,
-        progress=None if shard.is_main else False,
+        progress=shard.is_main,
         max_memory=max_memory,
     )
     failed = unread | dict(sum(shard.gather(list(report.failed)), []))
@@ -354,7 +358,7 @@ def make_card(
     task: Task,
     protocol: Protocol,
     identity: ModelIdentity,
-    amp: bool,
+    precision: Precision,
     compiled: bool,
     device: torch.device,
 ) -> ProtocolCard:
@@ -366,7 +370,7 @@ def make_card(
     return ProtocolCard(
         protocol=protocol.name,
         settings=settings,
-        input=describe_input(protocol, identity, amp, compiled, device) | {'benchmark': task.data_options()},
+        input=describe_input(protocol, identity, precision, compiled, device) | {'benchmark': task.data_options()},
         colour_space=identity.colour_space,
         model=identity.name,
         checkpoint_sha256=identity.checkpoint_sha256,
@@ -413,10 +417,9 @@ def _frame_size(sample: VideoSample | PointSample) -> tuple[int, int]:
 
 
 def describe_input(
-    protocol: Protocol, identity: ModelIdentity, amp: bool, compiled: bool, device: torch.device
+    protocol: Protocol, identity: ModelIdentity, precision: Precision, compiled: bool, device: torch.device
 ) -> dict:
     """How frames enter and what computes: with it on the card, a changed option is another run."""
-    precision = 'bfloat16' if amp else 'float32'
     run = {'precision': precision, 'compiled': compiled, 'affinity': describe_affinity(device)}
     return dataclasses.asdict(protocol.input) | run | identity.details
 
@@ -441,5 +444,5 @@ def _would_replace(task: Task, out: Path) -> bool:
 
 
 def default_jobs() -> int:
-    """Threads for the metric: the cores of this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else (os.cpu_count() or 1)
+    """Threads for the metric: the cores that this process may use."""
+    return usable_cores()

@@ -26,6 +26,7 @@ from mmliir.evaluation.protocol import (
 )
 from mmliir.propagation import Protocol, VideoLabels, propagate_video, resolve_protocol
 from mmliir.structures import FrameSequence
+from mmliir.utils.compute import choose_precision, limit_threads
 from mmliir.utils.env import code_version
 from mmliir.utils.files import write_bytes_atomic
 from mmliir.utils.pipeline import NO_OVERLAP, Overlap, map_ahead, overlap_for
@@ -113,7 +114,7 @@ def propagate(
     protocol: str | Protocol | None = None,
     short_side: int | None = None,
     max_frames: int | None = None,
-    amp: bool = False,
+    precision: str = 'float32',
     seed: int = 0,
     device: str | torch.device | None = None,
     options: dict | None = None,
@@ -134,7 +135,7 @@ def propagate(
         protocol: Name of a preset or a `Protocol`; None takes the config's.
         short_side: Frames are resized to this shorter side for the encoder; label maps keep their size.
         max_frames: Stop after this many frames.
-        amp: Encode in bfloat16.
+        precision: 'float32', 'bfloat16', or 'auto' to ask the machine, see `choose_precision`.
         seed: Of untrained weights.
         device: Where to compute; the GPU when there is one.
         options: Changes to the config by dotted name.
@@ -163,14 +164,16 @@ def propagate(
     masks = dict(mask) if isinstance(mask, Mapping) else {0: mask}
     labels, notes = _read_masks(masks, frames)
     model = build_method(cfg, checkpoint, seed, device)
+    limit_threads()
     compiled = settle_compile(compiled, model.device)
-    encode = make_encoder(model, amp, compiled)
+    precision = choose_precision(precision, model.device)
+    encode = make_encoder(model, precision, compiled)
     label_maps = propagate_video(frames, encode, labels, chosen, model.stride, model.device, max_memory)
     identity = describe_model(cfg, Path(cfg.filename or 'config').stem, checkpoint, seed)
     card = ProtocolCard(
         protocol=chosen.name,
         settings=dataclasses.asdict(chosen.settings),
-        input=describe_input(chosen, identity, amp, compiled, model.device) | _describe_video(frames, labels),
+        input=describe_input(chosen, identity, precision, compiled, model.device) | _describe_video(frames, labels),
         colour_space=identity.colour_space,
         model=identity.name,
         checkpoint_sha256=identity.checkpoint_sha256,

@@ -1,9 +1,10 @@
 """From nothing to a report: generate videos, train LIIR on their raw frames, evaluate before and after."""
 
+import itertools
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,9 +16,18 @@ from mmliir.apis.evaluate import UNTRAINED, Evaluation, default_jobs, evaluate
 from mmliir.apis.train import train
 from mmliir.datasets import DavisDataset, read_label_map
 from mmliir.evaluation.report import Report, ScoreRow, ScoreTable, Verdict, write_report
-from mmliir.testing.synthetic import SceneSettings, generate_videos, write_davis_layout, write_frame_folders
+from mmliir.testing.synthetic import (
+    SceneSettings,
+    SyntheticVideo,
+    generate_videos,
+    write_davis_layout,
+    write_frame_folders,
+)
+from mmliir.utils.checkpoint import read_checkpoint
 from mmliir.utils.env import environment
 from mmliir.utils.files import write_json_atomic
+from mmliir.utils.machine import usable_cores
+from mmliir.utils.progress import ProgressBar
 from mmliir.visualization import contact_sheet, overlay_labels, write_video
 
 #: The trained encoder must beat the untrained one and raw Lab colours by this many points J&F.
@@ -84,7 +94,8 @@ def run_quickstart(config: str | Path, work_dir: str | Path, task: dict, seed: i
     jf = {name: 100 * run.result.metrics['jf_mean'] for name, run in runs.items()}
     margin = jf['after'] - max(jf['raw'], jf['before'])
     passed = margin >= MARGIN
-    report = _write(work_dir, data, cfg, raw, before, after, margin, passed, run_dir, seed, started)
+    precision = read_checkpoint(checkpoint)['meta']['precision']
+    report = _write(work_dir, data, cfg, raw, before, after, margin, passed, run_dir, precision, seed, started)
     result = Quickstart(jf['raw'], jf['before'], jf['after'], passed, report)
     write_json_atomic(
         work_dir / 'quickstart.json',
@@ -100,8 +111,18 @@ def make_data(root: Path) -> Path:
     if done.is_file() and json.loads(done.read_text()) == json.loads(json.dumps(key)):
         return root
     _say('1/5', f'generating {TRAIN_VIDEOS} training videos and {VAL_VIDEOS} with ground truth')
-    write_frame_folders(root / 'train', generate_videos(_TRAIN_SEEDS, 25, FRAME_SIZE, SCENES))
-    write_davis_layout(root / 'davis', generate_videos(_VAL_SEEDS, 25, FRAME_SIZE, SCENES))
+    seeds = [*_TRAIN_SEEDS, *_VAL_SEEDS]
+    videos = generate_videos(seeds, 25, FRAME_SIZE, SCENES, usable_cores())
+    with ProgressBar('generating', 'videos') as bar:
+
+        def some(count: int, done: int) -> Iterator[SyntheticVideo]:
+            for number, video in enumerate(itertools.islice(videos, count), done):
+                bar.update(number, len(seeds))
+                yield video
+
+        bar.update(0, len(seeds))
+        write_frame_folders(root / 'train', some(TRAIN_VIDEOS, 0))
+        write_davis_layout(root / 'davis', some(VAL_VIDEOS, TRAIN_VIDEOS))
     write_json_atomic(done, key)
     return root
 
@@ -110,7 +131,7 @@ def _say(step: str, text: str) -> None:
     print(f'[{step}] {text}', file=sys.stderr, flush=True)
 
 
-def _write(work_dir, data, cfg, raw, before, after, margin, passed, run_dir, seed, started) -> Path:
+def _write(work_dir, data, cfg, raw, before, after, margin, passed, run_dir, precision, seed, started) -> Path:
     """Assemble `report.html`."""
     runs = {'raw Lab colours': raw, 'untrained encoder': before, 'trained encoder': after}
     dataset = DavisDataset(str(data / 'davis'))
@@ -125,7 +146,8 @@ def _write(work_dir, data, cfg, raw, before, after, margin, passed, run_dir, see
         title='LIIR quickstart',
         subtitle=(
             f'{TRAIN_VIDEOS} unlabelled generated videos to train on, {len(sequences)} with exact truth to test on; '
-            f'label propagation under the `{after.card.protocol}` protocol; seed {seed}; {minutes:.1f} minutes in all.'
+            f'label propagation under the `{after.card.protocol}` protocol; seed {seed}; trained in {precision}; '
+            f'{minutes:.1f} minutes in all.'
         ),
         summary_rows=[
             ScoreRow(
@@ -164,7 +186,7 @@ def _write(work_dir, data, cfg, raw, before, after, margin, passed, run_dir, see
             'Generated videos say that the machinery works and learns; they say nothing about natural video. '
             'Scores on real sequences stand in docs/benchmarks.md.'
         ],
-        environment=environment(),
+        environment=environment() | {'training precision': precision},
     )
     return write_report(work_dir / 'report.html', report).path
 

@@ -8,16 +8,19 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
-from mmengine.dist import barrier, init_dist, is_main_process
+from mmengine.dist import barrier, broadcast_object_list, init_dist, is_main_process
 from mmengine.utils.dl_utils import set_multi_processing
 
 from mmliir.apis.configs import change_config, load_config
+from mmliir.apis.evaluate import default_device
 from mmliir.engine import CorrespondenceRunner
 from mmliir.registry import MODELS
 from mmliir.utils.checkpoint import read_checkpoint
+from mmliir.utils.compute import Precision, choose_precision, explain_precision, limit_threads
 from mmliir.utils.files import write_json_atomic
 
 _DONE = 'stage_done.json'
+_REPLACEABLE_WRAPPERS = ('OptimWrapper', 'DeferredOptimWrapper', 'AutocastOptimWrapper')
 
 
 def stage_configs(cfg: Config, work_dir: Path, options: dict | None = None) -> list[tuple[str, Config]]:
@@ -73,7 +76,7 @@ def train(
     work_dir: str | Path | None = None,
     options: dict | None = None,
     resume: str | bool = False,
-    amp: bool = False,
+    precision: str | None = None,
     launcher: str = 'none',
     auto_scale_lr: bool = False,
     stage: str | None = None,
@@ -87,7 +90,8 @@ def train(
         work_dir: Where logs and checkpoints go; `work_dirs/<config name>` by default.
         options: Dotted name -> value; win over the config and its stages.
         resume: True continues the run in `work_dir` where it stopped; a path continues that checkpoint.
-        amp: Convolutions in bfloat16.
+        precision: Of the encoder: 'float32', 'bfloat16', or 'auto' to ask the machine, see `choose_precision`. None
+            takes the config's `precision`. A run that is resumed under 'auto' keeps its own.
         launcher: 'none', 'pytorch' (torchrun) or 'slurm'.
         auto_scale_lr: Scale the learning rate with the global batch size over the config's base batch size.
         stage: Run only the stage of this name.
@@ -132,12 +136,13 @@ def train(
     if not resume and not overwrite:
         _refuse_used_folders([Path(stage_cfg.work_dir) for _, stage_cfg in stages[first : last + 1]])
     _check_models(stages[first : last + 1])
+    limit_threads()
     if resume is not True and is_main_process():
         for _, stage_cfg in stages[first : last + 1]:  # what an earlier run left here is not this run's to continue
             for marker in (_DONE, 'last_checkpoint'):
                 (Path(stage_cfg.work_dir) / marker).unlink(missing_ok=True)
     for name, stage_cfg in stages[first : last + 1]:
-        previous = _run_stage(name, stage_cfg, previous, resume is True, amp, launcher, auto_scale_lr)
+        previous = _run_stage(name, stage_cfg, previous, resume is True, precision, launcher, auto_scale_lr)
     return previous
 
 
@@ -193,7 +198,13 @@ def _latest_checkpoint(work_dir: Path) -> Path | None:
 
 
 def _run_stage(
-    name: str, cfg: Config, previous: Path | None, go_on: bool, amp: bool, launcher: str, auto_scale_lr: bool
+    name: str,
+    cfg: Config,
+    previous: Path | None,
+    go_on: bool,
+    asked: str | None,
+    launcher: str,
+    auto_scale_lr: bool,
 ) -> Path:
     """Train one stage, or return its checkpoint when it is complete and the run goes on."""
     done = Path(cfg.work_dir) / _DONE
@@ -207,7 +218,8 @@ def _run_stage(
         print(f'stage {name!r} begins: no checkpoint of it in {cfg.work_dir} yet', file=sys.stderr)
     if not cfg.get('resume') and previous is not None:
         cfg.load_from = str(previous)
-    prepare_config(cfg, amp, launcher, auto_scale_lr)
+    precision = settle_precision(cfg, asked)
+    prepare_config(cfg, precision, launcher, auto_scale_lr)
     runner = CorrespondenceRunner.from_cfg(cfg)
     runner.stage = name
     runner.train()
@@ -218,14 +230,54 @@ def _run_stage(
     return checkpoint
 
 
-def prepare_config(cfg: Config, amp: bool, launcher: str, auto_scale_lr: bool) -> None:
+def settle_precision(cfg: Config, asked: str | None) -> Precision:
+    """The precision of a stage, the same in every process, said in one line.
+
+    Args:
+        cfg: The stage's config; with `resume`, `load_from` is the checkpoint that it goes on from.
+        asked: What the caller wants; None: the config's `precision`, or bfloat16 where its optimizer wrapper says so.
+
+    Returns:
+        'float32' or 'bfloat16'.
+    """
+    if asked is None:
+        asked = 'bfloat16' if _wrapper(cfg) == 'AutocastOptimWrapper' else cfg.get('precision', 'auto')
+    if asked == 'auto' and _wrapper(cfg) not in _REPLACEABLE_WRAPPERS:
+        asked = 'float32'  # a wrapper of the user's own
+    chosen = reason = before = None
+    if is_main_process():
+        if cfg.get('resume') and cfg.get('load_from'):
+            before = read_checkpoint(cfg.load_from).get('meta', {}).get('precision')
+        if asked == 'auto' and before is not None:
+            chosen, reason = before, f'{before}, as before'
+        else:
+            chosen = choose_precision(asked, default_device())
+            reason = explain_precision(chosen, default_device()) if asked == 'auto' else chosen
+            reason += '' if before in (None, chosen) else f'; until now this run was computed in {before}'
+        print(f'precision: {reason}', file=sys.stderr)
+    settled = [chosen]
+    broadcast_object_list(settled)
+    return settled[0]
+
+
+def _wrapper(cfg: Config) -> str:
+    return cfg.optim_wrapper.get('type', 'OptimWrapper')
+
+
+def prepare_config(cfg: Config, precision: Precision, launcher: str, auto_scale_lr: bool) -> None:
     """Fill in what depends on the machine: precision, ranks, device ids, samples a step."""
     cfg.launcher = launcher
-    if amp:
-        kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-        if kind not in ('OptimWrapper', 'DeferredOptimWrapper', 'AutocastOptimWrapper'):
-            raise ValueError(f'--amp replaces DeferredOptimWrapper, but the config has {kind}')
+    cfg.precision = precision
+    kind = _wrapper(cfg)
+    if precision == 'bfloat16':
+        if kind not in _REPLACEABLE_WRAPPERS:
+            raise ValueError(
+                f'bfloat16 (--amp) puts AutocastOptimWrapper in the place of DeferredOptimWrapper, but the config has '
+                f'{kind}'
+            )
         cfg.optim_wrapper.type = 'AutocastOptimWrapper'
+    elif kind == 'AutocastOptimWrapper':
+        cfg.optim_wrapper.type = 'DeferredOptimWrapper'
     if auto_scale_lr:
         if not cfg.get('auto_scale_lr'):
             raise ValueError('--auto-scale-lr needs `auto_scale_lr.base_batch_size` in the config')

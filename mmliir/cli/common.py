@@ -5,8 +5,8 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from mmliir.utils.machine import PRECISIONS
+from mmliir.utils.progress import ProgressBar
 
 #: Exit code: some sequences were scored and some could not be.
 EXIT_INCOMPLETE = 3
@@ -14,20 +14,9 @@ EXIT_INCOMPLETE = 3
 
 @contextlib.contextmanager
 def progress_bar(task: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar with the time left on a terminal; give the function (done, total) that moves it."""
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    handle = bar.add_task(task, total=None)
-
-    def report(done: int, total: int) -> None:
-        bar.start()  # not before: what comes first may show a bar of its own, and two garble each other
-        bar.update(handle, completed=done, total=total)
-
-    try:
-        yield report
-    finally:
-        bar.stop()
+    """Show progress with the time left; give the function (done, total) that moves it."""
+    with ProgressBar(task) as bar:
+        yield bar.update
 
 
 def positive(text: str) -> int:
@@ -60,8 +49,20 @@ def add_max_memory(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_precision(parser: argparse.ArgumentParser, default: str | None, meaning: str) -> None:
+    parser.add_argument('--precision', choices=PRECISIONS, default=default, help=meaning)
+    parser.add_argument(
+        '--amp',
+        dest='precision',
+        action='store_const',
+        const='bfloat16',
+        default=argparse.SUPPRESS,
+        help='the same as --precision bfloat16',
+    )
+
+
 def add_encoder_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--amp', action='store_true', help='encode in bfloat16')
+    add_precision(parser, 'float32', 'of the encoder (default: float32); auto takes bfloat16 where it is faster')
     parser.add_argument(
         '--compile', action='store_true', help='compile the encoder: a minute at the start, then faster (long runs)'
     )

@@ -111,7 +111,7 @@ def _run_eval(args: argparse.Namespace) -> int:
             feature.method,
             feature.identity,
             out_dir,
-            amp=args.amp,
+            precision=args.precision,
             compiled=args.compile,
             overwrite=args.overwrite,
             jobs=args.jobs or default_jobs(),
@@ -149,7 +149,7 @@ def _command(args: argparse.Namespace) -> list[str]:
         value = getattr(args, name)
         if value is not None:
             parts += [f'--{name}', ','.join(value)]
-    parts += ['--amp'] if args.amp else []
+    parts += ['--precision', args.precision] if args.precision != 'float32' else []
     parts += ['--compile'] if args.compile else []
     parts += ['--seed', str(args.seed)] if args.seed else []
     return [*parts, '--data-root', 'DATA']

@@ -86,7 +86,7 @@ def _run_propagate(args: argparse.Namespace) -> int:
         protocol=args.protocol,
         short_side=args.short_side,
         max_frames=args.max_frames,
-        amp=args.amp,
+        precision=args.precision,
         compiled=args.compile,
         seed=args.seed,
         options=args.cfg_options,

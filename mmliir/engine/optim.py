@@ -11,6 +11,7 @@ from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from torch import Tensor
 
 from mmliir.registry import OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS
+from mmliir.utils.compute import computing_in
 
 
 def without_unsupported_fused(settings: dict, parameter: Tensor) -> dict:
@@ -54,6 +55,8 @@ class DeferredOptimWrapper(OptimWrapper):
 class AutocastOptimWrapper(DeferredOptimWrapper):
     """Convolutions in bfloat16 on CPU or GPU; affinities stay in float32. No loss scaling is needed.
 
+    `mmliir.apis.train` puts it in the place of `DeferredOptimWrapper` where the run's precision is bfloat16.
+
     Args:
         optimizer: The optimizer.
         accumulative_counts: Steps whose gradients are added up before an update.
@@ -70,7 +73,7 @@ class AutocastOptimWrapper(DeferredOptimWrapper):
     @contextmanager
     def optim_context(self, model):
         """Autocast around the forward pass."""
-        with super().optim_context(model), torch.autocast(self.device_type, dtype=torch.bfloat16):
+        with super().optim_context(model), computing_in('bfloat16', self.device_type):
             yield
 
 

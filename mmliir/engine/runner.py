@@ -10,7 +10,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner
 
 from mmliir.engine.message_hub import DeferredMessageHub
-from mmliir.engine.optim import without_unsupported_fused
+from mmliir.engine.optim import AutocastOptimWrapper, without_unsupported_fused
 from mmliir.utils.checkpoint import FORMAT, FORMAT_KEY, load_weights, read_checkpoint
 
 _OWN_NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
@@ -72,6 +72,11 @@ class CorrespondenceRunner(Runner):
         return self.world_size * (loader.batch_sampler.batch_size if loader is not None else 0)
 
     @property
+    def precision(self) -> str:
+        """Of the encoder; kept in checkpoints, so that a run goes on in it on another machine."""
+        return 'bfloat16' if isinstance(self.optim_wrapper, AutocastOptimWrapper) else 'float32'
+
+    @property
     def bare_model(self):
         """The model without its distributed wrapper."""
         return self.model.module if is_model_wrapper(self.model) else self.model
@@ -111,6 +116,7 @@ class CorrespondenceRunner(Runner):
             checkpoint['message_hub'] = _plain_message_hub(checkpoint['message_hub'])
             checkpoint['meta']['stage'] = self.stage
             checkpoint['meta']['samples_per_step'] = self.samples_per_step
+            checkpoint['meta']['precision'] = self.precision
             checkpoint['recipe'] = self.bare_model.recipe
             checkpoint[FORMAT_KEY] = FORMAT
 

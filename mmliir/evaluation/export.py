@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from mmliir.datasets.named import is_folder_name
@@ -26,6 +24,7 @@ from mmliir.evaluation.writers import WRITERS, PredictedFile, SequenceWriter, wr
 from mmliir.propagation import Protocol
 from mmliir.structures import PointSample, VideoSample
 from mmliir.utils.pipeline import Overlap, overlap_for
+from mmliir.utils.progress import ProgressBar
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,8 @@ def export_predictions(
         overwrite: Delete the predictions of these sequences first, whatever they were made with. Refused when
             the folder holds predictions of other sequences, which would be mixed with the new ones.
         device: Where to encode and propagate.
-        progress: Show a bar with the time left on the standard error stream. None: when that is a terminal.
+        progress: Show a bar with the time left on the standard error stream, or lines where that is no terminal; None:
+            only where it is one.
         max_memory: Bound in bytes on the memory of the propagation, see `PropagationSession`.
 
     Returns:
@@ -124,25 +124,31 @@ def export_predictions(
     prepare_folder(out_dir, [sample.name for sample in samples], card, overwrite)
     written, skipped, failed, overlap = [], [], [], overlap_for(device)
     num_frames, start = 0, time.monotonic()
-    with _bar(progress) as bar:
-        task = bar.add_task('propagate', total=sum(len(sample.frame_names) for sample in samples))
+    total, seen = sum(len(sample.frame_names) for sample in samples), 0
+    with ProgressBar('propagate', 'frames', progress) as bar:
+
+        def advance(frames: int = 1) -> None:
+            nonlocal seen
+            seen += frames
+            bar.update(seen, total)
+
         for sample in samples:
-            bar.update(task, description=sample.name)
+            bar.update(seen, total, name=sample.name)
             if _is_complete(out_dir / sample.name, writer.files(sample)):
                 skipped.append(sample.name)
-                bar.advance(task, len(sample.frame_names))
+                advance(len(sample.frame_names))
                 continue
             propagate = functools.partial(writer.produce, sample, encode, protocol, stride, device)
             make = functools.partial(propagate, max_memory=max_memory)
             _refuse_foreign(out_dir / sample.name, writer.files(sample))
-            attempt = _Attempt(sample, make, lambda: bar.advance(task))
+            attempt = _Attempt(sample, make, advance)
             _write_sequence(out_dir, sample.name, attempt, overlap)
             if attempt.error is None:
                 written.append(sample.name)
                 num_frames += len(sample.frame_names)
             else:
                 failed.append((sample.name, attempt.error))
-                bar.advance(task, len(sample.frame_names) - attempt.count)
+                advance(len(sample.frame_names) - attempt.count)
     seconds = time.monotonic() - start
     return ExportReport(out_dir, tuple(written), tuple(skipped), tuple(failed), num_frames, seconds)
 
@@ -254,16 +260,3 @@ def _clear(out_dir: Path, names: Sequence[str]) -> None:
     for name in own:
         if (out_dir / name).is_dir():
             shutil.rmtree(out_dir / name)
-
-
-def _bar(progress: bool | None) -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn('{task.description}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn('frames,'),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not (console.is_terminal if progress is None else progress),
-    )

@@ -20,6 +20,7 @@ import numpy as np
 from mmliir.datasets.frames import FrameArray
 from mmliir.datasets.masks import write_label_map
 from mmliir.structures import VideoSample
+from mmliir.utils.pipeline import map_ahead
 
 _TEXTURE_SIDE = 256  # textures tile with this period, in pixels
 _FULL_CIRCLE = 2 * np.pi
@@ -167,10 +168,11 @@ def generate_videos(
     num_frames: int = 25,
     size: tuple[int, int] = (96, 160),
     settings: SceneSettings | None = None,
+    threads: int = 1,
 ) -> Iterator[SyntheticVideo]:
-    """Generate one video a seed, one after the other."""
-    for seed in seeds:
-        yield generate_video(seed, num_frames, size, settings)
+    """Generate one video a seed, in order; the videos do not depend on the number of threads."""
+    workers = threads if threads > 1 else 0
+    yield from map_ahead(lambda seed: generate_video(seed, num_frames, size, settings), seeds, workers, 2 * workers)
 
 
 # -- writing ------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import mmengine
 import numpy
 import torch
 
+from mmliir.utils.compute import describe_processor
 from mmliir.version import __version__
 
 
@@ -40,7 +41,10 @@ def code_version() -> str:
 
 def environment() -> dict[str, str]:
     """Versions and device, for the report of a run."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} threads'
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    else:
+        device = f'{describe_processor()}; {torch.get_num_threads()} threads'
     return {
         'mmliir': code_version(),
         'python': platform.python_version(),

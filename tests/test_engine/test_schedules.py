@@ -101,4 +101,4 @@ def test_a_schedule_that_counts_epochs_is_refused():
     cfg = load_config(LIIR_CONFIG)
     cfg.param_scheduler = [dict(type='MultiStepLR', milestones=[2], by_epoch=True)]
     with pytest.raises(ValueError, match='MultiStepLR.*by_epoch=True.*would never step.*iterations'):
-        prepare_config(cfg, amp=False, launcher='none', auto_scale_lr=False)
+        prepare_config(cfg, precision='float32', launcher='none', auto_scale_lr=False)

@@ -21,6 +21,7 @@ from mmliir.apis.ablation import run_table
 from mmliir.apis.ablation_report import print_result, print_rows, result_path
 from mmliir.apis.ablation_rows import get_table, read_tables
 from mmliir.apis.evaluate import default_jobs
+from mmliir.cli.common import add_precision
 from mmliir.propagation import PRESETS
 from mmliir.utils.console import run_command
 
@@ -42,7 +43,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--rows', nargs='+', metavar='NAME', help='only these rows; --list shows them')
     parser.add_argument('--protocol', choices=sorted(PRESETS), help="propagation protocol (default: the base config's)")
     parser.add_argument('--short-side', type=int, metavar='N', help='resize frames for the encoder when testing')
-    parser.add_argument('--amp', action='store_true', help='train and encode in bfloat16')
+    add_precision(parser, 'float32', 'of training and encoding (default: float32); auto asks the machine')
     parser.add_argument('--jobs', type=int, default=default_jobs(), metavar='N', help='threads of the metric')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
     parser.add_argument('--train-only', action='store_true', help='train, test nothing')
@@ -72,7 +73,7 @@ def main() -> int:
             rows=args.rows,
             protocol=args.protocol,
             short_side=args.short_side,
-            amp=args.amp,
+            precision=args.precision,
             options=args.cfg_options,
             jobs=args.jobs,
         )

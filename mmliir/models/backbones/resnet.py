@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -128,8 +127,3 @@ class CorrespondenceResNet18(BaseModule):
     def stem_size(self, images: Tensor) -> tuple[int, int]:
         """(h, w) of the grid on which a position map is added, for (B, 3, H, W) images."""
         return -(-images.shape[-2] // self.stem_stride), -(-images.shape[-1] // self.stem_stride)
-
-
-def use_channels_last(module: nn.Module) -> nn.Module:
-    """Store convolution weights channels-last, the layout in which convolutions of this shape are fastest."""
-    return module.to(memory_format=torch.channels_last)

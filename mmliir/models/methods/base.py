@@ -6,8 +6,8 @@ import torch
 from mmengine.model import BaseModel, BaseModule
 from torch import Tensor, nn
 
-from mmliir.models.backbones.resnet import use_channels_last
 from mmliir.registry import MODELS
+from mmliir.utils.compute import training_format
 
 
 class FeatureEncoder(BaseModule):
@@ -23,24 +23,26 @@ class FeatureEncoder(BaseModule):
         ValueError: A position encoder with a backbone that has no place for its map.
     """
 
-    #: Layout of what is convolved; the weights have it too.
-    memory_format = torch.channels_last
-
     def __init__(self, backbone: dict, position_encoder: dict | None = None, projection: dict | None = None):
         super().__init__()
-        self.backbone = use_channels_last(MODELS.build(backbone))
+        self.backbone = MODELS.build(backbone)
         self.position_encoder = None if position_encoder is None else MODELS.build(position_encoder)
         if position_encoder is not None and not hasattr(self.backbone, 'stem_size'):
             raise ValueError(
                 f'{type(self.backbone).__name__} takes no position map: set position_encoder=None, or use a backbone '
                 'that adds one behind its stem (CorrespondenceResNet18)'
             )
-        self.projection = None if projection is None else use_channels_last(MODELS.build(projection))
+        self.projection = None if projection is None else MODELS.build(projection)
         wanted = getattr(self.projection, 'in_channels', self.backbone.out_channels)
         if wanted != self.backbone.out_channels:
             raise ValueError(
                 f'model.projection.in_channels is {wanted}, but the backbone has {self.backbone.out_channels} channels'
             )
+        #: Layout of weights and of images that are encoded with gradients.
+        self.memory_format = training_format(self)
+        for part in (self.backbone, self.projection):
+            if part is not None:
+                part.to(memory_format=self.memory_format)
         self._compiled = None  # see `compile_training`
         self.stride = self.backbone.stride
         self.out_channels = self.backbone.out_channels if projection is None else self.projection.out_channels
@@ -68,7 +70,8 @@ class FeatureEncoder(BaseModule):
         """The features before the projection; arguments as in `forward`."""
         if position_map is None:
             position_map = self.position_map(images)
-        images = images.contiguous(memory_format=self.memory_format)
+        layout = self.memory_format if torch.is_grad_enabled() else torch.channels_last
+        images = images.contiguous(memory_format=layout)
         # Evaluation brings frames of many sizes, each of which would be compiled anew.
         backbone = self._compiled if self._compiled is not None and self.training else self.backbone
         return backbone(images) if position_map is None else backbone(images, position_map)
