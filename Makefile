@@ -42,6 +42,6 @@ $(STAMP): setup.cfg requirements/constraints-$(ENGINE).txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "make: $$($(PYTHON) --version) is too old: mmliir needs Python 3.10 or newer; set PYTHON=..." >&2; exit 1; }
 	@test -x $(PY) || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV) || { echo "make: cannot make $(VENV): on Debian or Ubuntu, apt install python3-venv" >&2; exit 1; }; }
 	@echo "installing mmliir with the '$(ENGINE)' engine into $(VENV) (PyTorch is large: minutes, once)"
-	$(PY) -m pip install --disable-pip-version-check -q -c requirements/constraints-$(ENGINE).txt -e '.[$(ENGINE),video,test,dev]'
+	$(PY) -m pip install --disable-pip-version-check -c requirements/constraints-$(ENGINE).txt -e '.[$(ENGINE),video,test,dev]'
 	@rm -f $(VENV)/.installed-*
 	@touch $@

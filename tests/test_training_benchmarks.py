@@ -50,3 +50,17 @@ def test_a_training_step_is_counted_and_compared_with_the_matrix_rate(monkeypatc
     # Another way does the same products; the bank's frames are encoded besides.
     assert len({row['tflop'] for row in rows if row['variant'] == 'stage 1 (intra)' and row['batch'] == 2}) == 1
     assert by_key['stage 2 (all)', 'float32', 2]['tflop'] > 1.1 * two
+
+
+@linux
+@pytest.mark.slow
+def test_every_fixed_choice_stands_beside_what_the_machine_chooses(monkeypatch, tmp_path):
+    program = load_program('choices', monkeypatch)
+    code, report = _run(program, monkeypatch, tmp_path / 'choices.json', '--threads', '1', '--margin', '1')
+    rows = report['rows']
+    assert code == 0 and len(rows) == 3 * 2 * 2
+    for work in program.WORKS:
+        own = [row for row in rows if row['work'] == work]
+        assert len({(row['precision'], row['layout']) for row in own}) == 4
+        assert [row['note'] for row in own].count('chosen') == 1
+        assert max(row['of_best'] for row in own if row['of_best'] is not None) == 1

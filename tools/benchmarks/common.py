@@ -8,7 +8,6 @@ import contextlib
 import ctypes
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ from pathlib import Path
 
 import torch
 
+from mmliir.utils.compute import describe_processor
+from mmliir.utils.machine import usable_cores
 from mmliir.version import __version__
 
 #: Whether this system tells how much memory a process took.
@@ -131,7 +132,7 @@ def describe_machine(
     return Machine(
         mmliir=__version__,
         torch=torch.__version__,
-        processor=torch.cuda.get_device_name() if device == 'cuda' else _processor(),
+        processor=torch.cuda.get_device_name() if device == 'cuda' else describe_processor(),
         device=device,
         threads=threads,
         cores=os.cpu_count() or 1,
@@ -150,19 +151,11 @@ def matrix_rate(device: str, dtype: torch.dtype = torch.float32, side: int | Non
     return 2e-9 * side**3 / best
 
 
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines():
-            if line.startswith('model name'):
-                return line.partition(':')[2].strip()
-    return platform.processor() or platform.machine()
-
-
 # -------------------------------------------------------------------------------------------------------- arguments
 def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     """--device and --threads; `settled_device` gives 'auto' its meaning."""
     parser.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto')
-    parser.add_argument('--threads', type=int, default=os.cpu_count(), metavar='N')
+    parser.add_argument('--threads', type=int, default=usable_cores(), metavar='N')
 
 
 def add_report_arguments(parser: argparse.ArgumentParser) -> None:
@@ -198,21 +191,28 @@ def settled_device(name: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------------- a process of its own
-def measure_in_process(program: str | Path, arguments: Sequence[str], what: str) -> dict:
+def measure_in_process(
+    program: str | Path, arguments: Sequence[str], what: str, limit_s: float | None = None
+) -> dict | None:
     """Run a program again for one measurement, so that no other measurement changes its memory or its speed.
 
     Args:
         program: The script.
         arguments: Of the script; it prints one line of JSON last.
         what: Named when it fails.
+        limit_s: Seconds after which it is given up.
 
     Returns:
-        What that line holds.
+        What that line holds; None when it was given up.
 
     Raises:
         SystemExit: It failed; with the last line of its errors.
     """
-    done = subprocess.run([sys.executable, str(program), *arguments], capture_output=True, text=True, check=False)
+    command = [sys.executable, str(program), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        return None
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[-1]
         raise SystemExit(f'{what}: {reason}')

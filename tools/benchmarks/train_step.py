@@ -56,13 +56,14 @@ VARIANTS = {
     'without compactness': {'model.compactness': None},
     'stage 2 (all)': {},
 }
+LAYOUTS = {'own': None, 'contiguous': torch.contiguous_format, 'channels last': torch.channels_last}
 LONG = 5.0  # seconds; a step that takes longer is not repeated
 #: A model of milliseconds, for a test of this program.
 SMALL = {
-    'model.backbone.base_channels': 4,
-    'model.position_encoder.channels': 4,
+    'model.backbone.base_channels': 8,  # fewer crash PyTorch channels last, see `training_format`
+    'model.position_encoder.channels': 8,
     'model.position_encoder.size': (16, 16),
-    'model.projection.in_channels': 16,
+    'model.projection.in_channels': 32,
     'model.projection.out_channels': 8,
     'model.inter.bank.num_frames': 6,
 }
@@ -89,29 +90,31 @@ class Way:
     Attributes:
         amp: Convolutions in bfloat16.
         compile: The encoder compiled.
-        contiguous: Features channel after channel, instead of all channels of a cell together.
+        layout: 'contiguous' (channel after channel), 'channels last' (all channels of a cell together), or 'own': what
+            the encoder takes here.
         unfused: The optimizer as single operations.
     """
 
     amp: bool = False
     compile: bool = False
-    contiguous: bool = False
+    layout: str = 'own'
     unfused: bool = False
 
     def __str__(self) -> str:
-        texts = {'compile': 'compiled', 'contiguous': 'contiguous', 'unfused': 'optimizer not fused'}
-        kind = 'bfloat16' if self.amp else 'float32'
-        return ', '.join([kind, *(text for name, text in texts.items() if getattr(self, name))])
+        texts = {'compile': 'compiled', 'unfused': 'optimizer not fused'}
+        kind = ['bfloat16' if self.amp else 'float32', *([self.layout] if self.layout != 'own' else [])]
+        return ', '.join([*kind, *(text for name, text in texts.items() if getattr(self, name))])
 
 
 #: Name for --ways -> what is done in another way than in the first table.
 WAYS = {
     'amp': dict(amp=True),
     'compiled': dict(compile=True),
-    'contiguous': dict(contiguous=True),
+    'contiguous': dict(layout='contiguous'),
+    'channels-last': dict(layout='channels last'),
     'unfused': dict(unfused=True),
     'amp+compiled': dict(amp=True, compile=True),
-    'amp+contiguous': dict(amp=True, contiguous=True),
+    'amp+contiguous': dict(amp=True, layout='contiguous'),
 }
 
 
@@ -120,7 +123,7 @@ def main() -> int:
     if args.measure is not None:
         print(json.dumps(measure(args, args.measure, Way(**json.loads(args.way)), args.batch[0])))
         return 0
-    base = Way(args.amp, args.compile, not args.channels_last, args.unfused)
+    base = Way(args.amp, args.compile, args.layout, args.unfused)
     kind = torch.bfloat16 if args.amp else torch.float32
     machine = describe_machine(args.device, args.threads, kind, 128 if args.quick else None)
     print(machine)
@@ -150,10 +153,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--amp', action='store_true', help='convolutions in bfloat16')
     parser.add_argument('--compile', action='store_true', help='compile the encoder')
     parser.add_argument(
-        '--channels-last',
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help='keep all channels of a cell together, as training does (default)',
+        '--layout', choices=LAYOUTS, default='own', help='of features and weights (default: what training takes here)'
     )
     parser.add_argument('--unfused', action='store_true', help='the optimizer as single operations')
     parser.add_argument(
@@ -190,11 +190,11 @@ def measure(args: argparse.Namespace, variant: str, way: Way, batch: int) -> dic
     torch.backends.cudnn.benchmark = True  # as the training does
     cfg = load_config(args.config, {**(SMALL if args.quick else {}), **VARIANTS[variant]})
     model = MODELS.build(cfg.model)
-    if way.contiguous:
+    if LAYOUTS[way.layout] is not None:
         for module in model.modules():
             if hasattr(module, 'memory_format'):
-                module.memory_format = torch.contiguous_format
-        model = model.to(memory_format=torch.contiguous_format)
+                module.memory_format = LAYOUTS[way.layout]
+                module.to(memory_format=module.memory_format)
     model = model.to(device).train()
     optimizer = build_optimizer(cfg.optim_wrapper.optimizer, model, way)
     generator = torch.Generator().manual_seed(0)
