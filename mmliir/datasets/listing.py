@@ -27,13 +27,14 @@ LABEL_MAP_SUFFIXES = ('.png',)
 VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.ts', '.wmv', '.flv')
 
 HIDDEN = 'a hidden file of another system or program'
-OTHER_TYPE = 'not a picture by its suffix'
+OTHER_TYPE = 'no picture of a type that is read'
 OTHER_LABEL_TYPE = 'a picture that is no PNG'
 NAMED_OTHERWISE = 'its name says mask, flow, preview or the like, the others do not'
 NO_NUMBER = 'its name has no number, the others are numbered alike'
 PREVIEW = 'the preview of a video file of its name'
 INDEXED = 'an indexed PNG, as masks are, among frames of another type'
 
+_DATA_SUFFIXES = ('.txt', '.json', '.csv', '.tsv', '.md', '.xml', '.yaml', '.yml', '.mat', '.npy', '.npz', '.pkl', '')
 _CLUTTER = ('thumbs.db', 'desktop.ini', '__macosx')
 #: Words of names, of pictures and folders, that are no frames.
 _OTHER_WORDS = frozenset(
@@ -69,9 +70,13 @@ class Listing:
     left_out: tuple[tuple[str, str], ...] = ()
 
     @property
-    def pictures_left_out(self) -> tuple[tuple[str, str], ...]:
-        """Those of `left_out` that are pictures: a reader of the folder must know."""
-        return tuple((name, why) for name, why in self.left_out if why not in (HIDDEN, OTHER_TYPE))
+    def noteworthy(self) -> tuple[tuple[str, str], ...]:
+        """Those of `left_out` that could be missed: all but hidden files and lists, tables and texts."""
+        return tuple(
+            (name, why)
+            for name, why in self.left_out
+            if why != HIDDEN and not (why == OTHER_TYPE and _suffix(name) in _DATA_SUFFIXES)
+        )
 
     def told(self, left_out: Sequence[tuple[str, str]] | None = None, most: int = 3) -> str:
         """What is left out in one sentence, a name or two for each reason; '' where nothing is."""
@@ -118,7 +123,7 @@ def list_pictures(folder: str | os.PathLike) -> Listing:
     Raises:
         OSError: The folder cannot be read.
     """
-    return sort_out(folder, _file_names(folder))
+    return pick_frames(folder, _file_names(folder))
 
 
 def list_label_maps(folder: str | os.PathLike) -> Listing:
@@ -145,7 +150,7 @@ def label_map_path(folder: str | os.PathLike, stem: str) -> Path:
     return capital if not usual.exists() and capital.is_file() else usual
 
 
-def sort_out(folder: str | os.PathLike, names: Iterable[str]) -> Listing:
+def pick_frames(folder: str | os.PathLike, names: Iterable[str]) -> Listing:
     """`list_pictures` of a folder whose file names are known; files are opened only where types are mixed."""
     folder = Path(folder)
     pictures, left_out = _by_type(names)
@@ -172,6 +177,11 @@ def names_other_than_frames(folder_name: str) -> bool:
 def is_clutter(name: str) -> bool:
     """Whether a file or folder is hidden, or what systems and programs leave behind."""
     return name.startswith('.') or name.lower() in _CLUTTER
+
+
+def is_system_file(name: str) -> bool:
+    """Whether a file is what a system leaves in every folder, so that it may go with the folder: `.DS_Store`, `._*`."""
+    return name.startswith('._') or name.lower() in ('.ds_store', 'thumbs.db', 'desktop.ini')
 
 
 def walk_folders(root: str | os.PathLike) -> Iterator[tuple[Path, list[str], list[str]]]:

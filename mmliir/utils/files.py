@@ -98,7 +98,8 @@ def write_json_atomic(path: str | os.PathLike[str], value: Any) -> Path:
         TypeError: `value` holds something that is not a dict, list, tuple, string, number, bool or None.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    return write_text_atomic(path, text + '\n')
+    # Names of files that are no UTF-8 hold lone surrogates; `\udce4` is how JSON writes one.
+    return write_bytes_atomic(path, (text + '\n').encode('utf-8', 'backslashreplace'))
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:

@@ -166,7 +166,7 @@ def test_label_maps_are_listed_by_the_same_rules_and_order(tmp_path):
         '3.jpg': listing.OTHER_LABEL_TYPE,
         '0_preview.png': listing.NAMED_OTHERWISE,
     }
-    assert [name for name, _ in found.pictures_left_out] == ['0_preview.png', '3.jpg']
+    assert [name for name, _ in found.noteworthy] == ['0_preview.png', '3.jpg']
 
 
 def test_a_label_map_is_found_under_either_case_of_its_suffix(tmp_path):
