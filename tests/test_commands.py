@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from command_cases import RAW_LAB, ROOT, contents, make_frames, make_ids, run, start, write_frames
@@ -112,6 +113,31 @@ def test_a_video_file_and_its_frames_in_a_folder_are_propagated_alike(tmp_path, 
     assert np.abs(overlay[4].astype(float) - drawn).mean() < 10  # lossy; frame 3 is at a mean of 20
     card = json.loads((tmp_path / 'a' / 'run.json').read_text())
     assert card['model'] == 'raw_lab' and card['data']['num_frames'] == 5
+
+
+def test_frames_of_12_bits_in_16_are_propagated_as_those_of_8(tmp_path, first, caplog):
+    folder = tmp_path / 'deep'
+    folder.mkdir()
+    for number, frame in enumerate(make_frames(3)):
+        cv2.imwrite(str(folder / f'{number:05d}.png'), frame[..., ::-1].astype(np.uint16) << 4)
+    said = []
+    for frames, name, more in (
+        (write_frames(tmp_path / 'frames', 3), 'a', ()),
+        (folder, 'b', ()),
+        (folder, 'c', ('--bit-depth', 12)),
+        (folder, 'd', ('--bit-depth', 16)),
+    ):
+        out = tmp_path / name
+        done = run('mmliir', 'propagate', frames, '--mask', first, '--out', out, '--config', RAW_LAB, *more)
+        assert done.code == 0, done.err
+        said.append('16 bits are stored, 12 are used' in caplog.text)
+        caplog.clear()
+    assert said == [False, True, False, False]
+    masks = {name: (tmp_path / name / '00002.png').read_bytes() for name in 'abcd'}
+    assert masks['a'] == masks['b'] == masks['c'] != masks['d']
+    assert '--bit-depth' in run('mmliir', 'propagate', '--help').out
+    error = run('mmliir', 'propagate', folder, '--mask', first, '--out', out, '--config', RAW_LAB, '--bit-depth', 5)
+    assert 'bit_depth: expected 8 to 16' in error.error()
 
 
 def test_masks_follow_the_objects_and_keep_their_ids(tmp_path, first):

@@ -16,6 +16,7 @@ from mmliir.apis.configs import load_config
 from mmliir.apis.encoders import make_encoder, settle_compile
 from mmliir.apis.evaluate import build_method, describe_input, describe_model
 from mmliir.datasets import FrameArray, check_mask_size, open_frames, read_label_map
+from mmliir.datasets.listing import is_system_file
 from mmliir.datasets.masks import label_map_png
 from mmliir.evaluation.protocol import (
     RUN_CARD_NAME,
@@ -120,6 +121,7 @@ def propagate(
     options: dict | None = None,
     max_memory: int | None = None,
     compiled: bool = False,
+    bit_depth: int | None = None,
 ) -> Propagation:
     """Propagate masks through a video.
 
@@ -141,6 +143,7 @@ def propagate(
         options: Changes to the config by dotted name.
         max_memory: Bound in bytes on the memory of the propagation, see `PropagationSession`.
         compiled: Compile the encoder, see `CompiledEncoder`.
+        bit_depth: Of frames with 16 bits a channel: how many are used; None to find it out, see `FrameFolder`.
 
     Returns:
         An iterable of T label maps, (H, W) uint8 at the frames' own size, with names, notes and a run card.
@@ -158,7 +161,7 @@ def propagate(
         chosen = chosen.at_short_side(short_side)
     if max_frames is not None and max_frames < 1:
         raise ValueError(f'max_frames must be 1 or more, got {max_frames}')
-    frames, frame_names = _open(video)
+    frames, frame_names = _open(video, bit_depth)
     if max_frames is not None:
         frames, frame_names = _FirstFrames(frames, max_frames), frame_names[:max_frames]
     masks = dict(mask) if isinstance(mask, Mapping) else {0: mask}
@@ -279,11 +282,11 @@ def _propagated(
         yield path, frame, label_map
 
 
-def _open(video) -> tuple[FrameSequence, tuple[str, ...]]:
+def _open(video, bit_depth: int | None) -> tuple[FrameSequence, tuple[str, ...]]:
     """Frames, and the name of each frame."""
     if isinstance(video, np.ndarray):
         video = FrameArray(video, 'video')
-    frames = open_frames(video) if isinstance(video, str | Path) else video
+    frames = open_frames(video, bit_depth) if isinstance(video, str | Path) else video
     names = getattr(frames, 'frame_names', None) or tuple(f'{number:05d}' for number in range(len(frames)))
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
@@ -357,7 +360,8 @@ def _clear(out_dir: Path, own: set[Path]) -> None:
     """Delete the card and the masks that this run will write; refuse where there are others."""
     if not out_dir.is_dir():
         return
-    foreign = sorted(str(path.relative_to(out_dir)) for path in out_dir.rglob('*.png') if path not in own)
+    found = (path for path in out_dir.rglob('*.png') if not is_system_file(path.name))
+    foreign = sorted(str(path.relative_to(out_dir)) for path in found if path not in own)
     if foreign:
         shown = ', '.join(foreign[:5]) + (', ...' if len(foreign) > 5 else '')
         raise ValueError(

@@ -65,7 +65,7 @@ def _inside_part_off(name: str, value, cfg: Config, own: Config) -> bool:
 def _entry(config, keys: list[str]):
     for key in keys:
         if isinstance(config, (list, tuple)):
-            config = config[int(key)] if key.isdigit() and int(key) < len(config) else None
+            config = config[int(key)] if key.isdecimal() and int(key) < len(config) else None
         else:
             config = config.get(key) if hasattr(config, 'get') else None
     return config

@@ -21,7 +21,7 @@ def add_propagate(subparsers: argparse._SubParsersAction) -> None:
         epilog=_PROPAGATE_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('video', metavar='VIDEO', help='video file, or folder of frames (.jpg, .png)')
+    parser.add_argument('video', metavar='VIDEO', help='video file, or folder of frames (.jpg, .png, ...)')
     parser.add_argument(
         '--mask',
         action='append',
@@ -54,6 +54,12 @@ def add_propagate(subparsers: argparse._SubParsersAction) -> None:
         '--overlay', action='store_true', help='write overlay.mp4 too: the masks over the frames'
     )
     parser.add_argument('--max-frames', type=positive, metavar='N', help='stop after N frames')
+    parser.add_argument(
+        '--bit-depth',
+        type=int,
+        metavar='BITS',
+        help='of frames with 16 bits a channel: how many of them are used, 8 to 16 (default: found out and said)',
+    )
     add_encoder_options(parser)
     add_max_memory(parser)
     parser.add_argument('--seed', type=int, default=0, help='of untrained weights (default: 0)')
@@ -91,6 +97,7 @@ def _run_propagate(args: argparse.Namespace) -> int:
         seed=args.seed,
         options=args.cfg_options,
         max_memory=args.max_memory,
+        bit_depth=args.bit_depth,
     )
     for note in propagation.notes:
         print(f'note: {note}', file=sys.stderr)

@@ -4,9 +4,10 @@ from mmliir.datasets import transforms
 from mmliir.datasets.badja import BadjaDataset
 from mmliir.datasets.clip_sampling import LIIR_GAPS, sample_pairs
 from mmliir.datasets.davis import DavisDataset, read_davis_labels
-from mmliir.datasets.frames import BrokenMediaError, FrameArray, FrameFolder, VideoFile, open_frames, read_image
+from mmliir.datasets.frames import FrameArray, FrameFolder, VideoFile, open_frames
 from mmliir.datasets.jhmdb import JhmdbDataset
 from mmliir.datasets.masks import LabelMap, check_mask_size, read_label_map, write_label_map
+from mmliir.datasets.pictures import BrokenMediaError, read_image
 from mmliir.datasets.safe_pickle import read_pickle
 from mmliir.datasets.samplers import PairIndex, PairSampler
 from mmliir.datasets.sources import (

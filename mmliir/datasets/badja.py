@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from mmliir.datasets.frames import list_images
 from mmliir.datasets.keypoints import FrameFiles
+from mmliir.datasets.listing import is_clutter, list_pictures
 from mmliir.datasets.named import NamedSamples, choose_sequences, is_folder_name
 from mmliir.registry import DATASETS
 from mmliir.structures import PointSample
@@ -105,7 +105,7 @@ class BadjaDataset(NamedSamples):
         self.frames_root = None if frames_root is None else Path(frames_root)
         self.keep_unwinnable = keep_unwinnable
         folder = self.data_root / 'joint_annotations'
-        files = {path.stem: path for path in sorted(folder.glob('*.json'))}
+        files = {path.stem: path for path in sorted(folder.glob('*.json')) if not is_clutter(path.name)}
         if not files:
             raise FileNotFoundError(f'BADJA not found at {self.data_root}: no joint_annotations/*.json in it. {_DOC}')
         self._rows = {name: read_badja_rows(path) for name, path in files.items()}
@@ -166,7 +166,7 @@ class BadjaDataset(NamedSamples):
 
     def _read(self, name: str) -> tuple[list[Path], BadjaTruth]:
         rows = self._rows[name]
-        paths = _clip(list_images(self._folders[name]), rows, self._folders[name], name)
+        paths = _clip(list_pictures(self._folders[name]).files, rows, self._folders[name], name)
         places = {_number(path.stem): place for place, path in enumerate(paths)}
         frame_size, annotation_size = FrameFiles(paths).frame_size, self._annotation_size(name)
         _check_sizes(name, rows, frame_size, annotation_size)
@@ -271,7 +271,7 @@ def _number(stem: str) -> int:
     return int(digits[1])
 
 
-def _clip(images: list[Path], rows: list[_Row], folder: Path, name: str) -> list[Path]:
+def _clip(images: Sequence[Path], rows: list[_Row], folder: Path, name: str) -> list[Path]:
     """The images from the first annotated frame to the last, in order of their numbers."""
     by_number = {_number(path.stem): path for path in images}
     first, last = rows[0].number, rows[-1].number

@@ -12,7 +12,7 @@ def check_gaps(gaps: Mapping[int, float]) -> dict[int, float]:
     """Return the gaps with whole numbers as keys, or say what is wrong with them."""
     checked = {}
     for gap, share in gaps.items():
-        if not str(gap).isdigit() or int(gap) < 1 or not share >= 0:
+        if not str(gap).isdecimal() or int(gap) < 1 or not share >= 0:
             raise ValueError(f'gaps: expected {{frames >= 1: share >= 0}}, e.g. {LIIR_GAPS}, came {dict(gaps)}.')
         checked[int(gap)] = float(share)
     total = sum(checked.values())

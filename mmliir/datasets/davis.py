@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from mmliir.datasets.frames import FrameFolder, list_images
-from mmliir.datasets.masks import check_mask_size, read_label_map
+from mmliir.datasets.frames import FrameFolder
+from mmliir.datasets.masks import check_mask_size, list_annotations, read_label_map
 from mmliir.datasets.named import NamedSamples, choose_sequences
 from mmliir.registry import DATASETS
 from mmliir.structures import VideoSample
@@ -102,11 +102,7 @@ class DavisDataset(NamedSamples):
 
         A file's stem is the stem of its frame. Read them with `read_davis_labels` (or `read_label_map`).
         """
-        folder = self._annotations_dir(name)
-        paths = [path for path in list_images(folder) if path.suffix.lower() == '.png']
-        if not paths:
-            raise FileNotFoundError(f'no annotation (*.png) in {folder}. {_DOC}')
-        return paths
+        return list_annotations(self._annotations_dir(name), _DOC)
 
     truth = annotation_paths
 

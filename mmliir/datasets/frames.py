@@ -7,133 +7,72 @@ padded, repeated or skipped in silence.
 """
 
 import bisect
-import io
+import contextlib
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import Image
 
+from mmliir.datasets.listing import IMAGE_SUFFIXES, Listing, list_pictures
+from mmliir.datasets.pictures import (
+    BrokenMediaError,
+    check_bit_depth,
+    decode_picture,
+    find_bit_depth,
+    to_8_bits,
+    warn_once,
+)
+from mmliir.datasets.video_streams import UPRIGHT, best_stream, facts_of, orientation_of
 from mmliir.structures import FrameSequence
-
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
-VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.ts', '.wmv', '.flv')
-
-_JPEG_START, _JPEG_END = b'\xff\xd8', b'\xff\xd9'
-_PNG_START, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
-
-
-class BrokenMediaError(ValueError):
-    """A folder, image or video that cannot give the frames it should; the text says which and why."""
-
-
-def natural_key(name: str) -> tuple:
-    """Sort key under which `frame_2` comes before `frame_10`."""
-    parts = re.split(r'(\d+)', name)
-    return tuple((int(part), '') if part.isdigit() else (-1, part.lower()) for part in parts) + ((-1, name),)
-
-
-def list_images(folder: str | os.PathLike) -> list[Path]:
-    """Return the images (.jpg, .jpeg, .png) of a folder in natural order; hidden files do not count."""
-    with os.scandir(folder) as entries:
-        names = [
-            entry.name
-            for entry in entries
-            if not entry.name.startswith('.') and os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
-        ]
-    return [Path(folder) / name for name in sorted(names, key=natural_key)]
-
-
-def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Read one image whole, or raise.
-
-    Args:
-        path: JPEG or PNG. Grey images become three equal channels, alpha is dropped, an EXIF rotation is
-            applied.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-
-    Raises:
-        FileNotFoundError: No such file.
-        BrokenMediaError: Not an image, or the file ends early. (Some decoders pad such pictures with grey.)
-    """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f'image not found: {path}') from error
-    if not data:
-        raise BrokenMediaError(f'{path} is empty (0 bytes): expected a JPEG or PNG image. Copy or extract it again.')
-    _check_image_is_whole(data, path)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise BrokenMediaError(
-            f'{path} ({len(data)} bytes) does not decode as JPEG or PNG: it is damaged, or not an image. '
-            'Copy or extract it again.'
-        )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def _check_image_is_whole(data: bytes, path: Path) -> None:
-    """Look for the end marker; where it is not last (more bytes may follow), decode strictly."""
-    if data.startswith(_JPEG_START) and data.rstrip(b'\0\r\n').endswith(_JPEG_END):
-        return
-    if data.startswith(_PNG_START) and data.endswith(_PNG_END):
-        return
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG chunk.
-        raise BrokenMediaError(
-            f'{path} ({len(data)} bytes) is damaged or cut off: no end marker, and a strict decoder says '
-            f'"{error}". Copy or extract it again.'
-        ) from error
-    if data.startswith(_PNG_START):
-        raise BrokenMediaError(
-            f'{path} ({len(data)} bytes) has no PNG end chunk: the file is cut off. Copy or extract it again.'
-        )
+from mmliir.utils.files import shown_path
 
 
 class FrameFolder:
-    """The images of one folder, in natural order of their names.
+    """The frames among the files of one folder, in natural order of their names; `listing` has the rules.
+
+    Pictures of 16 bits a channel are read with one scale for the whole folder, see `find_bit_depth`, so that the
+    brightness of a video stays what it is.
 
     Args:
-        path: Folder that holds .jpg, .jpeg or .png files, all of one size.
+        path: Folder that holds pictures, all of one size.
+        bit_depth: Of pictures with 16 bits a channel: how many are used, 8 to 16; None to find it out, which reads
+            them once.
+        warn: Log what is left out; False where the caller says it. `left_out` has it either way.
 
     Attributes:
         name: Name of the folder.
         paths: T image files.
         frame_names: T stems.
+        bit_depth: As it was given.
+        left_out: What else is there and why it is no frame, in one sentence; '' where nothing is worth a word.
 
     Raises:
         FileNotFoundError: No such folder.
-        BrokenMediaError: The folder holds no image. Reading a frame raises it for a damaged image, or for one
-            whose size differs from the first one's.
+        BrokenMediaError: The folder holds no frame, or two pictures of one name. Reading a frame raises it for a
+            damaged image, or for one whose size differs from the first one's.
     """
 
     #: Several threads may read frames at a time; not so in a `VideoFile`, whose decoder goes from frame to frame.
     concurrent = True
 
-    def __init__(self, path: str | os.PathLike) -> None:
+    def __init__(self, path: str | os.PathLike, bit_depth: int | None = None, warn: bool = True) -> None:
         folder = Path(path)
         if not folder.is_dir():
             came = 'is a file' if folder.exists() else 'does not exist'
-            raise FileNotFoundError(f'frame folder expected at {folder}, which {came}.')
+            raise FileNotFoundError(f'frame folder expected at {shown_path(folder)}, which {came}.')
         self.path = folder
         self.name = folder.resolve().name
-        self.paths = list_images(folder)
-        if not self.paths:
-            inside = sorted(os.listdir(folder))
-            found = f'it holds {len(inside)} entries, the first is {inside[0]!r}' if inside else 'it is empty'
-            raise BrokenMediaError(
-                f'no frames in {folder}: looked for {", ".join(IMAGE_SUFFIXES)}; {found}. '
-                'Give the folder that holds the images themselves.'
-            )
+        listing = list_pictures(folder)
+        _check_frames_are_there(listing)
+        self.paths = list(listing.files)
+        self.left_out = listing.told(listing.noteworthy)
+        if self.left_out and warn:
+            warn_once(f'{self.left_out}.')
         self._frame_size: tuple[int, int] | None = None
+        self.bit_depth = self._used_bits = None if bit_depth is None else check_bit_depth(bit_depth)
 
     @property
     def frame_names(self) -> tuple[str, ...]:
@@ -143,7 +82,7 @@ class FrameFolder:
     def frame_size(self) -> tuple[int, int]:
         """(H, W) of the first frame."""
         if self._frame_size is None:
-            self._frame_size = read_image(self.paths[0]).shape[:2]
+            self._frame_size = decode_picture(self.paths[0]).shape[:2]
         return self._frame_size
 
     def __len__(self) -> int:
@@ -151,7 +90,7 @@ class FrameFolder:
 
     def __getitem__(self, index: int) -> np.ndarray:
         path = self.paths[_checked_index(index, len(self), self.path)]
-        frame = read_image(path)
+        frame = decode_picture(path)
         if self._frame_size is None and path == self.paths[0]:
             self._frame_size = frame.shape[:2]
         if frame.shape[:2] != self.frame_size:
@@ -160,7 +99,11 @@ class FrameFolder:
                 f'frames of different sizes in {self.path}: {self.paths[0].name} is {first_w}x{first_h}, '
                 f'{path.name} is {w}x{h} (width x height). Put one video in a folder, at one size.'
             )
-        return frame
+        if frame.dtype == np.uint8:
+            return frame
+        if self._used_bits is None:
+            self._used_bits = find_bit_depth(self.paths)
+        return to_8_bits(frame, self._used_bits)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for index in range(len(self)):
@@ -218,7 +161,8 @@ class VideoFile:
     spawned workers. Iterate with `for frame in video` or ask in order: seeking costs a group of pictures.
 
     Args:
-        path: Video file. A rotation in its metadata (phones) is applied.
+        path: Video file. Of several streams the one that ffmpeg takes, never cover art. The display matrix in its
+            metadata (phones turn, cameras mirror) is applied.
 
     Attributes:
         name: Stem of the file.
@@ -226,15 +170,15 @@ class VideoFile:
     Raises:
         ImportError: PyAV is not installed.
         FileNotFoundError: No such file.
-        BrokenMediaError: Raised when the index is made or a frame is decoded: no video in it, 0 pictures, or
-            the file is cut off or damaged.
+        BrokenMediaError: Raised when the index is made or a frame is decoded: no video in it but a cover, 0 pictures,
+            a picture turned by no quarter, or the file is cut off or damaged.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             came = 'is a folder: use FrameFolder' if self.path.is_dir() else 'does not exist'
-            raise FileNotFoundError(f'video file expected at {self.path}, which {came}.')
+            raise FileNotFoundError(f'video file expected at {shown_path(self.path)}, which {came}.')
         self.name = self.path.stem
         self._av = _import_av()
         # Sorted time stamps of all pictures, or None where pictures can only be counted.
@@ -242,6 +186,8 @@ class VideoFile:
         self._keys: list[int] = []
         self._length: int | None = None
         self._frame_size: tuple[int, int] | None = None
+        # Number of the stream that is the video, once it was chosen.
+        self._stream: int | None = None
         self._forget_decoder()
 
     def __getstate__(self) -> dict:
@@ -377,15 +323,44 @@ class VideoFile:
 
     def _open(self):
         try:
-            return self._av.open(str(self.path))
+            # Titles in other encodings (Latin-1 in AVI, MP4, Matroska) are no reason to refuse the pictures.
+            return self._av.open(str(self.path), metadata_errors='replace')
         except self._av.error.FFmpegError as error:
             size = self.path.stat().st_size
             raise self._broken(f'{size} bytes, cannot be opened as video ("{error}")') from error
 
     def _video_stream(self, container):
-        if not container.streams.video:
+        if self._stream is None:
+            self._stream = self._choose_stream()
+        return container.streams[self._stream]
+
+    def _choose_stream(self) -> int:
+        with self._open() as container:
+            facts = {stream.index: facts_of(stream) for stream in container.streams.video}
+            videos = [stream for stream in container.streams.video if not facts[stream.index].is_cover]
+            if len(videos) > 1:
+                for index in self._stills(container, videos):
+                    facts[index] = replace(facts[index], is_still=True)
+        chosen = best_stream(list(facts.values()))
+        if chosen is None and facts:
+            raise BrokenMediaError(
+                f'{self.path} holds no video: the only picture in it is a cover (attached picture) or a thumbnail. '
+                'Leave the file out, or get the one with the video.'
+            )
+        if chosen is None:
             raise self._broken('the file opens, but has no video stream')
-        return container.streams.video[0]
+        return chosen
+
+    def _stills(self, container, streams) -> list[int]:
+        """Numbers of the streams that hold one picture or none, as far as the file can be read."""
+        missing = {stream.index: 2 for stream in streams}
+        with contextlib.suppress(self._av.error.FFmpegError):  # damage is found, and told, when the index is made
+            for packet in container.demux(streams):
+                index = packet.stream.index
+                missing[index] -= bool(packet.size)
+                if all(count <= 0 for count in missing.values()):
+                    break
+        return [index for index, count in missing.items() if count > 0]
 
     def _decoding_stream(self, container):
         stream = self._video_stream(container)
@@ -442,9 +417,11 @@ class VideoFile:
 
     def _to_rgb(self, picture, index: int) -> np.ndarray:
         frame = picture.to_ndarray(format='rgb24', **_one_thread(self._av))
-        turns = round((picture.rotation or 0) / 90) % 4
-        if turns:
-            frame = np.ascontiguousarray(np.rot90(frame, turns))
+        orientation = orientation_of(picture)
+        if orientation is None:
+            raise self._broken(f'it is to be shown turned by {picture.rotation} degrees, which is no quarter turn')
+        if orientation != UPRIGHT:
+            frame = orientation.apply(frame)
         if self._frame_size is None and index == 0:
             self._frame_size = frame.shape[:2]
         if self._frame_size is not None and frame.shape[:2] != self._frame_size:
@@ -461,18 +438,40 @@ class VideoFile:
         )
 
 
-def open_frames(path: str | os.PathLike) -> FrameSequence:
+def open_frames(path: str | os.PathLike, bit_depth: int | None = None) -> FrameSequence:
     """Open a folder of images or a video file.
+
+    Args:
+        path: Folder or file.
+        bit_depth: See `FrameFolder`; of no use to video files, which say it themselves.
 
     Raises:
         FileNotFoundError: Neither is there.
         BrokenMediaError: It holds no frames.
     """
     if Path(path).is_dir():
-        return FrameFolder(path)
+        return FrameFolder(path, bit_depth)
     if Path(path).suffix.lower() in IMAGE_SUFFIXES:
         raise ValueError(f'{path} is one image: expected a folder of frames or a video file.')
     return VideoFile(path)
+
+
+def _check_frames_are_there(listing: Listing) -> None:
+    folder = listing.folder
+    if not listing.files:
+        folders = sorted(os.listdir(folder))
+        found = f'it holds {len(folders)} folders, the first is {folders[0]!r}' if folders else 'it is empty'
+        found = listing.told() or found
+        raise BrokenMediaError(
+            f'no frames in {folder}: looked for {", ".join(IMAGE_SUFFIXES)}; {found}. '
+            'Give the folder that holds the images themselves.'
+        )
+    for path, following in zip(listing.files, listing.files[1:]):
+        if path.stem == following.stem:
+            raise BrokenMediaError(
+                f'{folder}: {path.name} and {following.name} are two pictures of one frame. Keep one of them, and put '
+                'masks and the like into a folder of their own.'
+            )
 
 
 def _matroska_duration(container, stream) -> float | None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmliir.datasets.frames import list_images
 from mmliir.datasets.keypoints import FrameFiles
+from mmliir.datasets.listing import is_clutter, list_pictures
 from mmliir.datasets.named import NamedSamples, choose_sequences, is_folder_name
 from mmliir.registry import DATASETS
 from mmliir.structures import PointSample
@@ -125,7 +125,7 @@ class JhmdbDataset(NamedSamples):
         """All images of a clip, and all its joints; the one may be longer than the other."""
         clip = self._clips[name]
         joints = read_joint_positions(clip.joints)
-        paths = list_images(clip.frames)
+        paths = list(list_pictures(clip.frames).files)
         if not paths:
             raise ValueError(f'{name}: no image in {clip.frames}. Extract the clip again. {_DOC}')
         return paths, joints
@@ -208,7 +208,8 @@ def find_jhmdb_root(data_root: Path) -> Path:
 
 def read_jhmdb_lists(root: Path, split: int) -> tuple[dict[str, tuple[str, str]], Path]:
     """Return name -> (class, clip) in the order of the lists, and where they are."""
-    lists = sorted((root / 'splits').glob(f'*_test_split{split}.txt'))
+    found = (root / 'splits').glob(f'*_test_split{split}.txt')
+    lists = sorted(path for path in found if not is_clutter(path.name))
     pairs = [root / folder / name for folder in ('', 'splits') for name in _LIST_FILES] if split == 1 else []
     pair_list = next((path for path in pairs if path.is_file()), None)
     if lists:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mmliir.datasets.frames import BrokenMediaError
+from mmliir.datasets.listing import list_label_maps
+from mmliir.datasets.pictures import BrokenMediaError, warn_once
 from mmliir.structures.palette import davis_palette
 from mmliir.utils.files import write_bytes_atomic
 
@@ -120,6 +121,25 @@ def label_map_png(label_map: np.ndarray, path: str | os.PathLike) -> bytes:
     return stream.getvalue()
 
 
+def list_annotations(folder: str | os.PathLike, doc: str) -> list[Path]:
+    """Return the label maps of a sequence (PNG files) in order of frames; what is left out is logged.
+
+    Args:
+        folder: Of the sequence.
+        doc: Where the layout is described, for the error.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    listing = list_label_maps(folder)
+    if not listing.files:
+        left_out = f' ({listing.told()})' if listing.left_out else ''
+        raise FileNotFoundError(f'no annotation (*.png) in {folder}{left_out}. {doc}')
+    if listing.noteworthy:
+        warn_once(f'{listing.told(listing.noteworthy)}.')
+    return list(listing.files)
+
+
 def check_mask_size(label_map: LabelMap | np.ndarray, frame_size: tuple[int, int], path: str | os.PathLike) -> None:
     """Raise `ValueError` when a label map and its frame differ in size.
 
@@ -147,7 +167,7 @@ def _load(path: Path) -> tuple[np.ndarray, str]:
                 raise ValueError(
                     f'{path}: image mode {mode!r} cannot hold object ids. Save it as an indexed or grey PNG.'
                 )
-            return np.array(image), mode
+            return np.array(ImageOps.exif_transpose(image)), mode  # turned and mirrored as its frame is
     except FileNotFoundError as error:
         raise FileNotFoundError(f'label map not found: {path}') from error
     except UnidentifiedImageError as error:

@@ -21,6 +21,7 @@ except ImportError:
 #: Modes of Pillow whose pixels are taken as ids.
 SINGLE_CHANNEL_MODES = ('P', 'L', '1')
 
+_EXIF_ORIENTATION = 0x0112
 _SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _GREY, _PALETTE = 0, 3
 # Chunks that change nothing about the ids of a file with one channel of 8 bits.
@@ -87,7 +88,10 @@ def _decode_by_pillow(data: bytes, path: str | os.PathLike, size: tuple[int, int
                 f'{path} is {kind}; expected an 8-bit PNG with one channel, palette or grey, whose pixel values are '
                 'object ids. Save the ids, not their colours.'
             )
-        return decode_image(image, path).astype(np.uint8, copy=False)
+        ids = decode_image(image, path).astype(np.uint8, copy=False)
+        if image.getexif().get(_EXIF_ORIENTATION, 1) not in (0, 1):
+            raise ValueError(f'{path} is to be shown turned or mirrored (EXIF orientation). Write it as it is shown.')
+        return ids
 
 
 def decode_image(image: Image.Image, path: str | os.PathLike) -> np.ndarray:
@@ -155,7 +159,7 @@ def _image_stream(data: bytes, path: str | os.PathLike) -> bytes | None:
             return b''.join(parts)
         if kind == b'IDAT':
             parts.append(data[position + 8 : end])
-        elif kind == b'acTL' or (is_critical and kind != b'IHDR' and kind not in _IGNORED_CRITICAL):
+        elif kind in (b'acTL', b'eXIf') or (is_critical and kind != b'IHDR' and kind not in _IGNORED_CRITICAL):
             return None
         position = end + 4
     return None

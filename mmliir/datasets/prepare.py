@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 
 from mmliir.datasets.archives import ARCHIVE_SUFFIXES, Extraction, Progress, extract_archive
-from mmliir.datasets.frames import IMAGE_SUFFIXES, FrameFolder, read_image
-from mmliir.datasets.sources import find_frame_folders
-from mmliir.utils.files import write_json_atomic, write_text_atomic
+from mmliir.datasets.finding import find_frame_folders
+from mmliir.datasets.frames import FrameFolder
+from mmliir.datasets.listing import IMAGE_SUFFIXES, is_clutter, names_other_than_frames, walk_folders
+from mmliir.datasets.pictures import decode_picture
+from mmliir.utils.files import read_text, write_json_atomic, write_text_atomic
 
 __all__ = [
     'ARCHIVE_SUFFIXES',
@@ -30,8 +33,6 @@ __all__ = [
 #: Left in a folder of resized copies: how they were made.
 RESIZE_CARD = 'resize.json'
 JPEG_QUALITY = 95
-#: Folders whose PNG files are labels, whatever their kind of pixels.
-_LABEL_FOLDERS = {'annotations', 'category_ids', 'instance_ids', 'human_ids', 'masks', 'segmentations'}
 _LABEL_MODES = ('P', '1')
 _COPIED_SUFFIXES = ('.txt', '.json', '.csv', '.md', '')
 
@@ -85,8 +86,9 @@ def resize_frames(
     """Copy a data set, or a folder of folders of frames, with smaller images. A call that was cut off continues.
 
     Frames are averaged over areas when they shrink (bilinear when they grow); label maps, that is indexed PNG and every
-    PNG below a folder Annotations, Category_ids, Instance_ids or masks, take the nearest pixel and keep their palette.
-    Names and folders stay, so do the kinds of files; JPEG gets quality 95. Lists (.txt, .json, .csv, .md) are copied.
+    PNG below a folder Annotations, Category_ids, masks or the like (`names_other_than_frames`), take the nearest pixel
+    and keep their palette. Names and folders stay, so do the kinds of files; JPEG and WebP get quality 95. Lists (.txt,
+    .json, .csv, .md) are copied.
 
     Args:
         source: Folder to copy from.
@@ -206,14 +208,9 @@ def _sort_files(source: Path) -> tuple[list[str], list[str], list[str]]:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """Give all files that are not hidden; links are followed, but no folder is entered from within itself."""
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        here = Path(folder)
-        above = {here.resolve(), *here.resolve().parents} | {root.resolve()}
-        subfolders[:] = sorted(
-            name for name in subfolders if not name.startswith('.') and (here / name).resolve() not in above
-        )
-        yield from (here / name for name in files if not name.startswith('.'))
+    """Give all files that are not hidden; links are followed, each folder once."""
+    for folder, _, files in walk_folders(root):
+        yield from (folder / name for name in files if not is_clutter(name))
 
 
 def _fingerprint(source: Path, images: Sequence[str]) -> str:
@@ -227,7 +224,7 @@ def _claim(out: Path, made: dict) -> None:
     card = out / RESIZE_CARD
     if card.is_file():
         try:
-            known = json.loads(card.read_text(encoding='utf-8'))
+            known = json.loads(read_text(card))
         except ValueError as error:
             raise ValueError(f'{card} cannot be read ("{error}"): give another folder to write to.') from error
         if known != made:
@@ -243,24 +240,36 @@ def _resized(source: Path, name: str, short_side: int | None, size: tuple[int, i
     path = source / name
     if path.suffix.lower() == '.png':
         with Image.open(path) as image:
-            folders = {part.lower() for part in name.split('/')[:-1]}
-            if image.mode in _LABEL_MODES or folders & _LABEL_FOLDERS:
+            if image.mode in _LABEL_MODES or any(map(names_other_than_frames, name.split('/')[:-1])):
                 return _resized_labels(path, image, short_side, size)
-    frame = read_image(path)
+    frame = decode_picture(path)
     height, width = _new_size(frame.shape[:2], short_side, size)
     if (height, width) == frame.shape[:2]:
         return path.read_bytes()
     shrinks = height <= frame.shape[0] and width <= frame.shape[1]
     small = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    suffix = '.png' if path.suffix.lower() == '.png' else '.jpg'
-    options = [] if suffix == '.png' else [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    done, data = cv2.imencode(suffix, cv2.cvtColor(small, cv2.COLOR_RGB2BGR), options)
+    return _encoded(path.suffix.lower(), small)
+
+
+def _encoded(suffix: str, picture: np.ndarray) -> bytes:
+    """Encode (H, W, 3) RGB, uint8 or uint16, as the kind of file that the suffix says."""
+    options = {
+        '.jpg': [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY],
+        '.jpeg': [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY],
+        '.webp': [cv2.IMWRITE_WEBP_QUALITY, JPEG_QUALITY],
+    }
+    if suffix == '.pgm':
+        picture = picture[..., 0]  # grey, as it was
+    else:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(suffix, picture, options.get(suffix, []))
     assert done, f'{suffix} encoder failed'
     return data.tobytes()
 
 
 def _resized_labels(path: Path, image: Image.Image, short_side: int | None, size: tuple[int, int] | None) -> bytes:
     """Nearest pixels: any other filter invents ids."""
+    image = ImageOps.exif_transpose(image)
     height, width = _new_size((image.height, image.width), short_side, size)
     if (height, width) == (image.height, image.width):
         return path.read_bytes()

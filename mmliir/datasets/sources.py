@@ -4,11 +4,12 @@ A source knows how many videos there are, how long each is, and how to read one 
 source is built (or, damage inside a file, when a frame is read), counted, and named in one line; too many stop the run.
 """
 
+import functools
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -16,21 +17,23 @@ import cv2
 import numpy as np
 from mmengine.logging import print_log
 
-from mmliir.datasets.frames import (
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    BrokenMediaError,
-    FrameArray,
-    FrameFolder,
-    VideoFile,
-    natural_key,
+from mmliir.datasets.finding import (
+    existing_root,
+    find_frame_folders,
+    find_video_files,
+    look_for_videos,
 )
+from mmliir.datasets.frames import FrameArray, FrameFolder, VideoFile
+from mmliir.datasets.pictures import BrokenMediaError
 from mmliir.registry import DATASETS
 from mmliir.structures import FrameSequence
+from mmliir.utils.words import number_of
 
 _WARNING = 30
 _DOC = 'See docs/datasets.md#training-videos.'
 _NATIVE_STEP_6FPS = 5
+# Changes when the same file could give other frames.
+_CACHE_VERSION = 2
 #: Share of YouTube-VOS's training videos that `holdout_names` sets aside.
 HOLDOUT_SHARE = 0.05
 
@@ -52,6 +55,7 @@ class VideoSource:
     Attributes:
         names: Usable videos.
         broken: (path, reason) of those left out when the source was built.
+        left_out: One sentence for each video beside whose frames lies something else.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class VideoSource:
         self._num_listed = len(videos)
         self.names: list[str] = []
         self.broken: list[tuple[str, str]] = []
+        self.left_out: list[str] = []
         self._videos: list[FrameSequence] = []
         for name, path in videos.items():
             self._add(name, path)
@@ -108,16 +113,19 @@ class VideoSource:
 
     def _add(self, name: str, path: Path) -> None:
         try:
-            video = self._cached(name, path, self._open_video(path))
+            opened = self._open_video(path)
+            video = self._cached(name, path, opened)
             if not len(video):
                 raise BrokenMediaError(f'{path} holds 0 frames')
-        except BrokenMediaError as error:
+        except (BrokenMediaError, OSError) as error:  # OSError: a link that leads nowhere, no permission
             if self.on_broken == 'stop':
                 raise
             self.broken.append((str(path), str(error)))
         else:
             self.names.append(name)
             self._videos.append(video)
+            if isinstance(opened, FrameFolder) and opened.left_out:
+                self.left_out.append(opened.left_out)
 
     def _cached(self, name: str, path: Path, video: FrameSequence) -> FrameSequence:
         if self.cache == 'memory':
@@ -127,6 +135,13 @@ class VideoSource:
         return video
 
     def _report(self) -> None:
+        if self.left_out:
+            more = f'; and {len(self.left_out) - 3} more' if len(self.left_out) > 3 else ''
+            print_log(
+                f'LEFT OUT of {number_of(len(self.left_out), "training video")}: {"; ".join(self.left_out[:3])}{more}',
+                'current',
+                _WARNING,
+            )
         if not self.broken:
             return
         shown = '; '.join(reason for _, reason in self.broken[:3])
@@ -152,6 +167,7 @@ class YouTubeVOSSource(VideoSource):
         short_side, cache, cache_dir, on_broken, max_broken: See `VideoSource`.
         holdout: Share of the videos to leave out, those that `holdout_names` names: 0.05 when scores on the split
             'train_holdout' of `YouTubeVosDataset` are wanted. None leaves none out.
+        bit_depth: See `FrameFolder`.
     """
 
     def __init__(
@@ -165,6 +181,7 @@ class YouTubeVOSSource(VideoSource):
         on_broken: Literal['skip', 'stop'] = 'skip',
         max_broken: float = 0.05,
         holdout: float | None = None,
+        bit_depth: int | None = None,
     ) -> None:
         folders = youtube_vos_folders(data_root, split)
         if frames not in folders:
@@ -179,7 +196,7 @@ class YouTubeVOSSource(VideoSource):
         if holdout is not None:
             left_out = set(holdout_names(videos, holdout))
             videos = {name: path for name, path in videos.items() if name not in left_out}
-        super().__init__(videos, FrameFolder, short_side, cache, cache_dir, on_broken, max_broken, step)
+        super().__init__(videos, _folders(bit_depth), short_side, cache, cache_dir, on_broken, max_broken, step)
 
 
 @DATASETS.register_module()
@@ -190,6 +207,7 @@ class FrameFolderSource(VideoSource):
         data_root: Folder above the frame folders, any number of levels.
         frame_step: Native frames from one stored frame to the next, when every n-th frame was kept.
         short_side, cache, cache_dir, on_broken, max_broken: See `VideoSource`.
+        bit_depth: See `FrameFolder`.
     """
 
     def __init__(
@@ -201,9 +219,11 @@ class FrameFolderSource(VideoSource):
         cache_dir: str | None = None,
         on_broken: Literal['skip', 'stop'] = 'skip',
         max_broken: float = 0.05,
+        bit_depth: int | None = None,
     ) -> None:
         videos = find_frame_folders(data_root)
-        super().__init__(videos, FrameFolder, short_side, cache, cache_dir, on_broken, max_broken, frame_step)
+        open_folder = _folders(bit_depth)
+        super().__init__(videos, open_folder, short_side, cache, cache_dir, on_broken, max_broken, frame_step)
 
 
 @DATASETS.register_module()
@@ -238,11 +258,12 @@ def AutoSource(  # named like the classes it stands for: configs say `type='Auto
     cache_dir: str | None = None,
     on_broken: Literal['skip', 'stop'] = 'skip',
     max_broken: float = 0.05,
+    bit_depth: int | None = None,
 ) -> VideoSource:
     """Make the source that fits what lies under `data_root`.
 
     YouTube-VOS with all frames, YouTube-VOS at 6 fps, a folder of video files, a folder of frame folders, in this
-    order. Arguments as for the sources; `split` is for YouTube-VOS alone.
+    order. Arguments as for the sources; `split` is for YouTube-VOS alone, `bit_depth` for frames in image files.
 
     Raises:
         FileNotFoundError: None of them is there.
@@ -251,17 +272,22 @@ def AutoSource(  # named like the classes it stands for: configs say `type='Auto
     rest = dict(short_side=short_side, cache=cache, cache_dir=cache_dir, on_broken=on_broken, max_broken=max_broken)
     for frames, folder in youtube_vos_folders(data_root, split).items():
         if folder.is_dir():
-            return YouTubeVOSSource(data_root, split, frames, **rest)
-    root = _existing(data_root)
-    has_files, has_folders = _contains(root)
-    if has_files and has_folders:
+            return YouTubeVOSSource(data_root, split, frames, bit_depth=bit_depth, **rest)
+    root = existing_root(data_root)
+    found = look_for_videos(root)
+    if found.files and found.folders:
         raise ValueError(
             f'{root} holds video files and frame folders: expected one kind. Give the folder of one of them, or '
             f"say type='VideoFileSource' or 'FrameFolderSource'. {_DOC}"
         )
-    if has_files:
+    if found.files:
         return VideoFileSource(data_root, **rest)
-    return FrameFolderSource(data_root, **rest)
+    return FrameFolderSource(data_root, bit_depth=bit_depth, **rest)
+
+
+def _folders(bit_depth: int | None) -> Callable[[Path], FrameFolder]:
+    """What opens a folder of frames; what is left out of all folders the source says in one line."""
+    return functools.partial(FrameFolder, bit_depth=bit_depth, warn=False)
 
 
 def youtube_vos_folders(data_root: str | os.PathLike, split: str) -> dict[str, Path]:
@@ -284,42 +310,9 @@ def holdout_names(names: Iterable[str], share: float = HOLDOUT_SHARE) -> list[st
         raise ValueError(f'the share of videos to hold out must be between 0 and 1, came {share}.')
 
     def draw(name: str) -> float:
-        return int.from_bytes(hashlib.sha256(name.encode('utf-8')).digest()[:8], 'big') / 2**64
+        return int.from_bytes(hashlib.sha256(name.encode('utf-8', 'surrogateescape')).digest()[:8], 'big') / 2**64
 
     return sorted(name for name in names if draw(name) < share)
-
-
-def find_frame_folders(data_root: str | os.PathLike) -> dict[str, Path]:
-    """Return name -> path of every folder below `data_root` that holds images, in natural order.
-
-    An empty folder directly below `data_root`, beside others, is listed too: it is a broken clip.
-    """
-    root = _existing(data_root)
-    found = {}
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith('.')]
-        path = Path(folder)
-        holds_images = any(_is_one_of(name, IMAGE_SUFFIXES) for name in files)
-        if path != root and (holds_images or (path.parent == root and not files and not subfolders)):
-            found[path.relative_to(root).as_posix()] = path
-    if not found:
-        raise FileNotFoundError(
-            f'no frame folders below {root}: expected <video>/<number>.jpg (looked for '
-            f'{", ".join(IMAGE_SUFFIXES)}). Give the folder above the videos. {_DOC}'
-        )
-    return {name: found[name] for name in sorted(found, key=natural_key)}
-
-
-def find_video_files(data_root: str | os.PathLike) -> dict[str, Path]:
-    """Return name -> path of every video file at or below `data_root`, in natural order."""
-    root = _existing(data_root)
-    paths = [Path(folder) / name for folder, _, files in os.walk(root, followlinks=True) for name in files]
-    found = {path.relative_to(root).as_posix(): path for path in paths if _is_one_of(path.name, VIDEO_SUFFIXES)}
-    if not found:
-        raise FileNotFoundError(
-            f'no video files below {root}: looked for {", ".join(VIDEO_SUFFIXES)} among {len(paths)} files. {_DOC}'
-        )
-    return {name: found[name] for name in sorted(found, key=natural_key)}
 
 
 def shrink_frame(frame: np.ndarray, short_side: int | None) -> np.ndarray:
@@ -341,7 +334,9 @@ def cache_frames(
     written beside its place and renamed, so that a folder that is there is whole.
     """
     state = path.stat()
-    key = json.dumps([str(path.resolve()), state.st_size, state.st_mtime_ns, short_side, quality])
+    bit_depth = video.bit_depth if isinstance(video, FrameFolder) else None
+    made = [short_side, quality, bit_depth, _CACHE_VERSION]
+    key = json.dumps([str(path.resolve()), state.st_size, state.st_mtime_ns, *made])
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     folder = cache_dir / f'{path.stem}-{digest}'
     if not folder.is_dir():
@@ -362,23 +357,3 @@ def cache_frames(
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return FrameFolder(folder)
-
-
-def _existing(data_root: str | os.PathLike) -> Path:
-    root = Path(data_root)
-    if not root.is_dir():
-        raise FileNotFoundError(f'training videos not found: {root} is not a folder. {_DOC}')
-    return root
-
-
-def _contains(root: Path) -> tuple[bool, bool]:
-    """Whether there are video files, and folders with images, below a folder."""
-    has_files = has_folders = False
-    for folder, _, files in os.walk(root, followlinks=True):
-        has_files = has_files or any(_is_one_of(name, VIDEO_SUFFIXES) for name in files)
-        has_folders = has_folders or (Path(folder) != root and any(_is_one_of(name, IMAGE_SUFFIXES) for name in files))
-    return has_files, has_folders
-
-
-def _is_one_of(name: str, suffixes: Sequence[str]) -> bool:
-    return not name.startswith('.') and os.path.splitext(name)[1].lower() in suffixes

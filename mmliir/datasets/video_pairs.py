@@ -71,7 +71,7 @@ class VideoPairDataset(Dataset):
         while True:
             try:
                 return video, [self.source.read(video, number) for number in numbers], numbers
-            except BrokenMediaError as error:
+            except (BrokenMediaError, OSError) as error:  # OSError: a link that leads nowhere, no permission
                 self._note_damage(video, error)
             tried.add(video)
             gap = index.query - index.reference
@@ -82,7 +82,7 @@ class VideoPairDataset(Dataset):
             start = int(substitutes.integers(self.num_frames[video] - gap))
             numbers = (start, start + gap)
 
-    def _note_damage(self, video: int, error: BrokenMediaError) -> None:
+    def _note_damage(self, video: int, error: Exception) -> None:
         if video not in self._damaged:
             self._damaged.add(video)
             total = len(self._damaged) + len(self.source.broken)

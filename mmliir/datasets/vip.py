@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from mmliir.datasets.frames import FrameFolder, list_images
-from mmliir.datasets.masks import check_mask_size
+from mmliir.datasets.frames import FrameFolder
+from mmliir.datasets.masks import check_mask_size, list_annotations
 from mmliir.datasets.named import NamedSamples, choose_sequences
 from mmliir.datasets.png import read_ids
 from mmliir.registry import DATASETS
@@ -123,11 +123,7 @@ class VipDataset(NamedSamples):
 
     def annotation_paths(self, name: str) -> list[Path]:
         """Return the PNG files of a sequence in order of frames, for `read_categories` or `read_instances`."""
-        folder = self._annotations / name
-        paths = [path for path in list_images(folder) if path.suffix.lower() == '.png']
-        if not paths:
-            raise FileNotFoundError(f'no annotation (*.png) in {folder}. {_DOC}')
-        return paths
+        return list_annotations(self._annotations / name, _DOC)
 
     truth = annotation_paths
 

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from mmliir.datasets.davis import first_appearances
-from mmliir.datasets.frames import FrameFolder, list_images
-from mmliir.datasets.masks import check_mask_size
+from mmliir.datasets.frames import FrameFolder
+from mmliir.datasets.masks import check_mask_size, list_annotations
 from mmliir.datasets.named import NamedSamples, choose_sequences, is_folder_name
 from mmliir.datasets.png import read_ids
 from mmliir.datasets.sources import HOLDOUT_SHARE, holdout_names, youtube_vos_folders
@@ -134,11 +134,7 @@ class YouTubeVosDataset(NamedSamples):
 
     def annotation_paths(self, name: str) -> list[Path]:
         """Return the annotation files of a video in order of frames: of 'valid' those that give objects, else all."""
-        folder = self._annotations_dir / name
-        paths = [path for path in list_images(folder) if path.suffix.lower() == '.png']
-        if not paths:
-            raise FileNotFoundError(f'no annotation (*.png) in {folder}. {_DOC}')
-        return paths
+        return list_annotations(self._annotations_dir / name, _DOC)
 
     truth = annotation_paths
 

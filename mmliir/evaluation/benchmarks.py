@@ -120,7 +120,7 @@ def open_metric(
     changes |= {} if sequences is None else {'sequences': list(sequences)}
     if split is not None:
         own = task['metric'].get('split')
-        if own is None or (isinstance(own, int) and not split.isdigit()):
+        if own is None or (isinstance(own, int) and not (split.isascii() and split.isdecimal())):
             wanted = 'has no splits' if own is None else f'has numbered splits, such as {own}'
             raise ValueError(f'--split {split}: {name} {wanted}; the benchmarks are {", ".join(BENCHMARKS)}')
         changes['split'] = int(split) if isinstance(own, int) else split

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmliir.datasets.listing import label_map_path
 from mmliir.datasets.masks import read_label_map
 from mmliir.datasets.vip import class_map
 from mmliir.evaluation.metrics.results import BenchmarkResult, SequenceResult
@@ -420,7 +421,7 @@ class _MaskView(_View):
         return _Drawer(sample, functools.partial(self._draw_prediction, sample), draw_truth, truth_name)
 
     def _draw_prediction(self, sample: VideoSample, number: int, height: int | None) -> np.ndarray:
-        path = self.pred_dir / sample.name / f'{sample.frame_names[number]}.png'
+        path = label_map_path(self.pred_dir / sample.name, sample.frame_names[number])
         # Frames that are given or not scored may have no prediction.
         labels = self._read(path) if path.is_file() else None
         return _overlay(sample.frames[number], labels, height)

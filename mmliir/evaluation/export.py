@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mmliir.datasets.listing import is_system_file
 from mmliir.datasets.named import is_folder_name
 from mmliir.evaluation.protocol import (
     RUN_CARD_NAME,
@@ -221,7 +222,8 @@ def _write_sequence(out_dir: Path, name: str, files: _Attempt, overlap: Overlap)
 def _refuse_foreign(folder: Path, files: Sequence[str]) -> None:
     """An incomplete folder is made anew; one that holds anything but predictions is not ours to delete."""
     known = set(files)
-    foreign = next((path for path in sorted(folder.rglob('*')) if path.name not in known), None)
+    found = (path for path in sorted(folder.rglob('*')) if not (path.is_file() and is_system_file(path.name)))
+    foreign = next((path for path in found if path.name not in known), None)
     if foreign is not None:
         raise ValueError(f'{foreign} is no prediction of this run, which would replace its folder: use another --out')
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mmliir.datasets.listing import is_system_file
 from mmliir.utils.files import write_json_atomic
 
 RUN_CARD_NAME = 'run.json'
@@ -143,8 +144,10 @@ def first_prediction(path: str | Path) -> Path | None:
     """A prediction of any benchmark at or below a path; None where there is none."""
     path = Path(path)
     if path.is_file():
-        return path if path.suffix in ('.png', '.npz') else None
-    found = (file for pattern in ('*.png', '*.npz') for file in path.rglob(pattern))
+        return path if path.suffix in ('.png', '.npz') and not is_system_file(path.name) else None
+    found = (
+        file for pattern in ('*.png', '*.npz') for file in path.rglob(pattern) if not is_system_file(file.name)
+    )
     return next(found, None) if path.is_dir() else None
 
 

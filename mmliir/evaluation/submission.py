@@ -18,6 +18,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from mmliir.datasets.listing import label_map_path
 from mmliir.datasets.png import decode_ids, png_size
 from mmliir.structures.palette import davis_palette
 
@@ -61,7 +62,7 @@ def write_submission(pred_dir: str | Path, dataset: SubmissionDataset, out_zip: 
     pred_dir, out_zip = Path(pred_dir), Path(out_zip)
     folder = _archive_folder(dataset)
     files = {
-        f'{folder}{name}/{frame}.png': pred_dir / name / f'{frame}.png'
+        f'{folder}{name}/{frame}.png': label_map_path(pred_dir / name, frame)
         for name in dataset.names
         for frame in dataset.export_names(name)
     }

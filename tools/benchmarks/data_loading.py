@@ -45,8 +45,8 @@ from PIL import Image
 
 import mmliir.datasets  # noqa: F401  (registers samplers and sources)
 from mmliir.apis.configs import load_config
-from mmliir.datasets import FrameFolder, VideoFile
-from mmliir.datasets.frames import list_images, read_image
+from mmliir.datasets import FrameFolder, VideoFile, read_image
+from mmliir.datasets.listing import list_pictures
 from mmliir.testing.synthetic import generate_video
 from mmliir.visualization import write_video
 
@@ -149,7 +149,7 @@ def decoders(args: argparse.Namespace, need: float, folder: Path) -> Iterator[di
     file = next(path for path in sorted((args.data_root / 'Videos').iterdir()) if path.suffix == '.mp4')
     small = [
         cv2.resize(read_image(path), (args.size, args.size), interpolation=cv2.INTER_AREA)
-        for path in list_images((args.images or [first])[0])[:48]
+        for path in list_pictures((args.images or [first])[0]).files[:48]
     ]
     prepared = write_jpegs(folder / 'prepared', small)
     cases: list[tuple[str, Callable[[int], np.ndarray], int]] = []
@@ -178,7 +178,7 @@ def decoders(args: argparse.Namespace, need: float, folder: Path) -> Iterator[di
 
 def jpeg_cases(folder: Path, of: str = '') -> list[tuple[str, Callable[[int], np.ndarray], int]]:
     """(name, frame by number, frames) of each decoder on the frames of a folder."""
-    images, frames = list_images(folder), FrameFolder(folder)
+    images, frames = list_pictures(folder).files, FrameFolder(folder)
     readers: dict[str, Callable[[Path], np.ndarray]] = {
         'cv2 alone': lambda path: cv2.imread(str(path)),
         'cv2 alone, half the size': lambda path: cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_2),

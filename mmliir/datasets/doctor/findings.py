@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mmliir.utils.files import shown_path
+
 Level = Literal['ok', 'note', 'problem']
 Progress = Callable[[int, int], None]
 #: Examples that a finding names.
@@ -143,13 +145,13 @@ class Notebook:
         self._found.setdefault((level, text), []).extend(map(self.shown, about))
 
     def shown(self, what: str | Path) -> str:
-        """A path as people read it: below the folder of the data set."""
+        """A path as people read it: below the folder of the data set, bytes that are no UTF-8 as `\\xNN`."""
         if isinstance(what, str):
-            return what
+            return shown_path(what)
         try:
-            return what.relative_to(self.folder).as_posix() or '.'
+            return shown_path(what.relative_to(self.folder).as_posix() or '.')
         except ValueError:
-            return what.as_posix()
+            return shown_path(what.as_posix())
 
     def findings(self) -> tuple[Finding, ...]:
         """All, problems first, else in the order in which they were made."""

@@ -10,13 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mmliir.datasets.doctor.findings import Level, Notebook
-from mmliir.datasets.frames import BrokenMediaError, list_images, read_image
+from mmliir.datasets.listing import (
+    HIDDEN,
+    OTHER_TYPE,
+    Listing,
+    is_clutter,
+    list_label_maps,
+    list_pictures,
+    sort_naturally,
+)
 from mmliir.datasets.masks import LabelMap
+from mmliir.datasets.pictures import BrokenMediaError, decode_picture, find_bit_depth
 
-_CLUTTER = ('.ds_store', 'thumbs.db', 'desktop.ini', '__macosx')
 _EXIF_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
 # A frame of 8K has 33 million; what claims more is not decoded.
@@ -50,40 +59,49 @@ class SequenceState:
     notes: frozenset[str] = frozenset()
 
 
-def list_folder(book: Notebook, folder: Path, allowed: Sequence[str] = ()) -> list[Path]:
-    """Return the images of a folder in natural order, and note what else is there.
+def list_folder(
+    book: Notebook,
+    folder: Path,
+    allowed: Sequence[str] = (),
+    lister: Callable[[Path], Listing] = list_pictures,
+) -> list[Path]:
+    """Return the images that the readers take from a folder, in their order, and note what else is there.
 
     Args:
         book: Takes the findings.
         folder: To look into; one that cannot be read is a problem and gives no image.
         allowed: Suffixes of other files that belong there.
+        lister: `list_pictures` for frames, `list_label_maps` for masks.
     """
     try:
-        images = list_images(folder)
-        others = sorted({entry.name for entry in os.scandir(folder)} - {path.name for path in images})
+        listing = lister(folder)
     except OSError as error:
         book.add('problem', f'folders that cannot be read: {_why(error)}', folder)
         return []
-    for name in others:
+    for name, why in listing.left_out:
         path = folder / name
-        if is_clutter(name):
+        if why == HIDDEN:
             book.add('note', 'hidden files of other systems or programs; ignored', path)
-        elif path.suffix.lower() not in allowed and not path.is_dir():
+        elif why != OTHER_TYPE:
+            book.add('note', f'images that do not belong to the sequence; ignored: {why}', path)
+        elif path.suffix.lower() not in allowed:
             book.add('note', 'files that are no images; ignored', path)
+    images = list(listing.files)
     stems = Counter(path.stem for path in images)
     twice = [path for path in images if stems[path.stem] > 1]
     if twice:
-        book.add('problem', 'images that are there twice, under two suffixes, and count as two frames', twice)
+        book.add('problem', 'images that are there twice, under two suffixes: no frame can be both', twice)
     return images
 
 
 def list_names(book: Notebook, folder: Path) -> list[str]:
     """Return the names of the folders in a folder, and note clutter, twins by case and folders that cannot be read."""
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        entries = {entry.name: entry for entry in os.scandir(folder)}
     except OSError as error:
         book.add('problem', f'folders that cannot be read: {_why(error)}', folder)
         return []
+    entries = [entries[name] for name in sort_naturally(entries)]
     for entry in entries:
         if is_clutter(entry.name):
             book.add('note', 'hidden files of other systems or programs; ignored', Path(entry.path))
@@ -101,11 +119,6 @@ def list_names(book: Notebook, folder: Path) -> list[str]:
     if twins:
         book.add('note', 'folders whose names differ by case or Unicode form only; on some systems they are one', twins)
     return names
-
-
-def is_clutter(name: str) -> bool:
-    """Whether a file or folder is what systems and programs leave behind."""
-    return name.startswith('.') or name.lower() in _CLUTTER
 
 
 def folded(name: str) -> str:
@@ -179,7 +192,8 @@ def read_header(book: Notebook, path: Path) -> Header | None:
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # the size is looked at below
             with Image.open(path) as image:
                 width, height, mode = image.width, image.height, image.mode
-                if image.format == 'JPEG' and image.getexif().get(_EXIF_ORIENTATION) in _TURNED:
+                # Pillow turns TIFF itself.
+                if image.format != 'TIFF' and image.getexif().get(_EXIF_ORIENTATION) in _TURNED:
                     width, height = height, width
     except UnidentifiedImageError:
         book.add('problem', 'files that are no images, whatever their names say: download them again', path)
@@ -202,7 +216,8 @@ def check_frames(book: Notebook, name: str, paths: Sequence[Path], full: bool, g
     missing = missing_numbers(paths)
     if missing:
         book.add(gaps, 'frames missing in the row of their numbers', [f'{name}/{stem}' for stem in missing])
-    headers, _ = check_images(book, paths, read_image, full)
+    headers, decoded = check_images(book, paths, decode_picture, full)
+    _note_bits(book, name, paths, decoded)
     sizes = Counter(header.size for header in headers.values())
     if len(sizes) > 1:
         shown = ' and '.join(f'{w}x{h}' for h, w in sorted(sizes))
@@ -210,6 +225,14 @@ def check_frames(book: Notebook, name: str, paths: Sequence[Path], full: bool, g
     has_twins = len({path.stem for path in paths}) < len(paths)
     whole = len(headers) == len(paths) and len(sizes) == 1 and not has_twins and not (missing and gaps == 'problem')
     return SequenceState(whole, len(paths), sizes.most_common(1)[0][0] if sizes else None)
+
+
+def _note_bits(book: Notebook, name: str, paths: Sequence[Path], decoded: dict[Path, np.ndarray]) -> None:
+    if any(picture.dtype == np.uint16 for picture in decoded.values()):
+        bits = find_bit_depth(paths)
+        if bits < 16:
+            text = 'sequences in 16 bits of which fewer are used; brightness is scaled by these, for all frames alike'
+            book.add('note', text, f'{name} ({bits} bits)')
 
 
 def missing_numbers(paths: Sequence[Path]) -> list[str]:
@@ -248,7 +271,7 @@ def check_masks(
         full: Decode all masks, and not the first and the last alone.
         davis_rules: Every frame should have a mask, and what the first one does not show is worth a note.
     """
-    mask_paths = [path for path in list_folder(book, masks, ('.txt',)) if path.suffix.lower() == '.png']
+    mask_paths = list_folder(book, masks, ('.txt',), list_label_maps)
     if not mask_paths:
         book.add('problem', 'sequences without a mask (*.png)', name)
         return SequenceState(False, state.num_frames, state.size)

@@ -10,6 +10,7 @@ from mmliir.datasets.catalog import CATALOG
 from mmliir.datasets.davis import read_names
 from mmliir.datasets.doctor.findings import Evaluable, Notebook, Progress, evaluable_rows
 from mmliir.datasets.doctor.images import check_frames, check_masks, folded, list_folder, list_names, pair_names
+from mmliir.datasets.listing import is_clutter, list_label_maps
 from mmliir.datasets.masks import LabelMap, read_label_map
 from mmliir.datasets.named import is_folder_name
 from mmliir.datasets.png import read_ids
@@ -203,7 +204,7 @@ def check_vip(book: Notebook, folder: Path, full: bool, progress: Progress) -> t
 def _check_class_files(book: Notebook, folder: Path) -> bool:
     """Whether every PNG of Instance_ids has its text file, and that can be read."""
     whole = True
-    for path in list_folder(Notebook(book.folder), folder):
+    for path in list_label_maps(folder).files:
         try:
             read_instance_classes(path)
         except (OSError, ValueError) as error:
@@ -271,6 +272,8 @@ def _other_lists(folder: Path, year: int) -> list[str]:
     names: list[str] = []
     places = [f'ImageSets/{year}', *(['ImageSets/480p'] if year == 2016 else [])]
     for path in sorted(path for place in places for path in (folder / place).glob('*.txt')):
+        if is_clutter(path.name):
+            continue
         try:
             names += read_names(folder, year, path.stem)[0]
         except (OSError, ValueError):

@@ -10,10 +10,11 @@ from mmliir.datasets.badja import PUBLISHED_ANIMALS, BadjaDataset, is_extra, rea
 from mmliir.datasets.catalog import CATALOG
 from mmliir.datasets.doctor.findings import Evaluable, Notebook, Progress, evaluable_rows
 from mmliir.datasets.doctor.images import check_frames, check_images, list_folder, list_names
-from mmliir.datasets.frames import read_image
 from mmliir.datasets.jhmdb import FRAME_FOLDERS, find_jhmdb_root, read_jhmdb_lists, read_joint_positions
+from mmliir.datasets.listing import is_clutter
 from mmliir.datasets.masks import read_label_map
 from mmliir.datasets.named import is_folder_name
+from mmliir.datasets.pictures import decode_picture
 from mmliir.datasets.tapvid import TapVidDataset
 from mmliir.utils.words import number_of
 
@@ -122,7 +123,8 @@ def _check_jhmdb_clip(book: Notebook, name: str, frames: Path, joints: Path, ful
 def check_badja(book: Notebook, folder: Path, full: bool, progress: Progress) -> tuple[Evaluable, ...]:
     """Look at BADJA: the files of joints, and the frames and masks of DAVIS, wherever they are found."""
     published = CATALOG['badja'].benchmarks
-    files = [path for path in sorted((folder / 'joint_annotations').glob('*.json')) if is_folder_name(path.stem)]
+    found = sorted((folder / 'joint_annotations').glob('*.json'))
+    files = [path for path in found if is_folder_name(path.stem) and not is_clutter(path.name)]
     usual, extra, broken = [], [], False
     for path in files:
         try:
@@ -184,7 +186,7 @@ def _check_animal(book: Notebook, folder: Path, name: str, full: bool) -> str | 
         return None
     try:
         dataset.truth(name)
-        read_image(frames[0])
+        decode_picture(frames[0])
     except (OSError, ValueError) as error:
         book.add('problem', str(error))
         return None

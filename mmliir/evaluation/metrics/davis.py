@@ -18,6 +18,8 @@ import numpy as np
 from PIL import Image
 
 from mmliir.datasets.davis import PUBLISHED_SEQUENCES, check_truth_is_public, read_names
+from mmliir.datasets.listing import label_map_path, list_pictures
+from mmliir.datasets.masks import list_annotations
 from mmliir.datasets.named import choose_sequences
 from mmliir.datasets.png import SINGLE_CHANNEL_MODES, decode_image, read_ids
 from mmliir.evaluation.functional import statistics
@@ -32,6 +34,7 @@ from .scores import ObjectScores, Scores, SequenceScores, Statistics, mean_over,
 # Changes when the same files could give another number.
 METRIC_VERSION = 'davis-1'
 VOID_ID = 255
+_DOC = 'See docs/datasets.md#davis.'
 # The first and the last annotated frame are not scored, so there must be one more.
 _MIN_ANNOTATED_FRAMES = 3
 
@@ -83,7 +86,7 @@ class DavisMetric:
         found = {}
         for name in self.sequences:
             folder, scored = Path(pred_dir) / name, _scored(self.truth[name])
-            absent = [path.name for path in scored if not (folder / path.name).is_file()]
+            absent = [file.name for path in scored if not (file := label_map_path(folder, path.stem)).is_file()]
             if not folder.is_dir():
                 found[name] = 'no predictions'
             elif absent:
@@ -163,7 +166,7 @@ class DavisMetric:
     ) -> list[tuple[SequenceScores, list[str]]]:
         num_objects = {name: _count_objects(name, self.truth[name][0], self.year) for name in self.sequences}
         items = [
-            (path, pred_dir / name / path.name, num_objects[name])
+            (path, label_map_path(pred_dir / name, path.stem), num_objects[name])
             for name in self.sequences
             for path in _scored(self.truth[name])
         ]
@@ -186,9 +189,8 @@ class DavisMetric:
         for path, frame in zip(_scored(self.truth[name]), frames):
             unknown = sorted(frame.extra_ids - late)
             if unknown:
-                raise ValueError(
-                    _unknown_ids_message(pred_dir / name / path.name, name, num_objects, unknown)
-                )
+                source = label_map_path(pred_dir / name, path.stem)
+                raise ValueError(_unknown_ids_message(source, name, num_objects, unknown))
 
     # -------------------------------------------------------------------------------------- the official tool
     def _score_official(
@@ -218,15 +220,17 @@ class DavisMetric:
             path.mkdir(parents=True)
         (root / 'ImageSets/2017/val.txt').write_text(name + '\n')
         num_objects = _count_objects(name, self.truth[name][0], self.year)
+        # The tool sorts names as text: it gets numbers that sort as ours do.
+        names = {path: f'{number:05d}.png' for number, path in enumerate(self.truth[name])}
         for path in self.truth[name]:
-            _save_ids(root / 'Annotations/480p' / name / path.name, _read_truth(path, self.year))
+            _save_ids(root / 'Annotations/480p' / name / names[path], _read_truth(path, self.year))
         for path in _scored(self.truth[name]):
-            source = pred_dir / name / path.name
+            source = label_map_path(pred_dir / name, path.stem)
             ids = _read_prediction(source, _read_truth(path, self.year).shape, self.year)
             if ids.max() > num_objects:
                 unknown = [int(value) for value in np.unique(ids) if value > num_objects]
                 raise ValueError(_unknown_ids_message(source, name, num_objects, unknown))
-            _save_ids(predictions / name / path.name, ids)
+            _save_ids(predictions / name / names[path], ids)
         return root, predictions
 
     # ------------------------------------------------------------------------------------------ checks, notes
@@ -245,14 +249,13 @@ class DavisMetric:
                 f'{_some(found) or "no sequence folder"}. Predict them too, or name the sequences to score.'
             )
         for name in self.sequences:
-            missing = [
-                path for path in _scored(self.truth[name]) if not (pred_dir / name / path.name).is_file()
-            ]
+            wanted = [label_map_path(pred_dir / name, path.stem) for path in _scored(self.truth[name])]
+            missing = [path for path in wanted if not path.is_file()]
             if missing:
                 found = sorted(path.name for path in (pred_dir / name).iterdir())
                 raise FileNotFoundError(
                     f'{pred_dir / name / missing[0].name} not found: {len(missing)} of the '
-                    f"{len(_scored(self.truth[name]))} scored frames of '{name}' have no prediction. The "
+                    f"{len(wanted)} scored frames of '{name}' have no prediction. The "
                     'folder holds '
                     f'{_some(found, 3) or "nothing"}. A prediction has the name of its annotation.'
                 )
@@ -269,7 +272,7 @@ class DavisMetric:
         notes = []
         num_annotated = len(self.truth[name])
         images = self.data_root / 'JPEGImages' / '480p' / name
-        num_images = len(list(images.glob('*.jpg'))) if images.is_dir() else 0
+        num_images = len(list_pictures(images).files) if images.is_dir() else 0
         if num_images > num_annotated:
             notes.append(
                 f'{name}: {num_annotated} of {num_images} frames are annotated; scored on '
@@ -330,14 +333,14 @@ def _sequence_scores(name: str, paths: list[Path], objects: list[ObjectScores]) 
 
 # ------------------------------------------------------------------------------------------------------ files
 def _truth_files(data_root: Path, name: str) -> list[Path]:
-    """Return all annotation files of a sequence in the order of their names, which is that of time."""
+    """Return all annotation files of a sequence in the order of frames."""
     folder = data_root / 'Annotations' / '480p' / name
     if not folder.is_dir():
         raise FileNotFoundError(
             f'Annotations of {name!r} not found at {folder}. Complete the data set, or name the '
             'sequences to score.'
         )
-    paths = sorted((path for path in folder.iterdir() if path.suffix == '.png'), key=lambda path: path.name)
+    paths = list_annotations(folder, _DOC)
     if len(paths) < _MIN_ANNOTATED_FRAMES:
         raise ValueError(
             f'{folder} holds {len(paths)} annotated frames; DAVIS leaves out the first and the last, so at '

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mmliir.datasets.listing import label_map_path
 from mmliir.datasets.png import read_ids
 from mmliir.datasets.vip import VIP_CLASSES, VipDataset, read_categories, read_instances
 from mmliir.evaluation.functional.instance_ap import (
@@ -66,8 +67,9 @@ class _VipMetric:
         reasons = {}
         for name, paths in self.truth.items():
             folder = pred_dir / name
-            files = [f'{path.stem}{suffix}' for path in paths for suffix in self.suffixes]
-            absent = [file for file in files if not (folder / file).is_file()]
+            maps = [label_map_path(folder, path.stem) for path in paths]
+            files = [path.with_suffix(end) if end != '.png' else path for path in maps for end in self.suffixes]
+            absent = [path.name for path in files if not path.is_file()]
             if not folder.is_dir():
                 reasons[name] = 'no predictions'
             elif absent:
@@ -90,7 +92,9 @@ class _VipMetric:
                 f'{pred_dir}: {len(missing)} of the {len(self.sequences)} sequences of {self.benchmark} {self.split} '
                 f'cannot be scored; the first is {name}: {reason}. Predict them too, or name the sequences to score.'
             )
-        items = [(path, pred_dir / name / f'{path.stem}.png') for name in self.sequences for path in self.truth[name]]
+        items = [
+            (path, label_map_path(pred_dir / name, path.stem)) for name in self.sequences for path in self.truth[name]
+        ]
         with in_order(score, items, jobs) as results:
             stream = counted(results, len(items), progress)
             return {name: [next(stream) for _ in self.truth[name]] for name in self.sequences}

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmliir.datasets.listing import label_map_path
 from mmliir.datasets.png import read_ids
 from mmliir.datasets.sources import HOLDOUT_SHARE, holdout_names
 from mmliir.datasets.youtube_vos import HOLDOUT, YouTubeVosDataset
@@ -89,7 +90,7 @@ class YouTubeVosMetric:
         found = {}
         for name in self.sequences:
             folder, wanted = Path(pred_dir) / name, self.truth[name][1:]
-            absent = [path.name for path in wanted if not (folder / path.name).is_file()]
+            absent = [file.name for path in wanted if not (file := label_map_path(folder, path.stem)).is_file()]
             if not folder.is_dir():
                 found[name] = 'no predictions'
             elif absent:
@@ -220,15 +221,15 @@ def _score_video(video: _Video) -> _VideoScores:
             raise ValueError(f'{path} shows object {without[0]}, which meta.json does not list for {video.name!r}.')
         if given:
             frames.append(path.stem)
-            prediction = _read_prediction(video, path.name, truth.shape)
+            prediction = _read_prediction(video, path.stem, truth.shape)
             for object_id, pair in zip(given, object_measures(prediction, truth, given).T, strict=True):
                 rows.setdefault(object_id, []).append(pair)
         given += sorted(shown - set(given))
     return _VideoScores(video.name, tuple(frames), {number: np.stack(pairs) for number, pairs in sorted(rows.items())})
 
 
-def _read_prediction(video: _Video, file_name: str, size: tuple[int, int]) -> np.ndarray:
-    path = video.predictions / file_name
+def _read_prediction(video: _Video, stem: str, size: tuple[int, int]) -> np.ndarray:
+    path = label_map_path(video.predictions, stem)
     prediction = read_ids(path, size)
     unknown = sorted(set(_ids_of(prediction)) - video.ids)
     if unknown:
