@@ -2,8 +2,8 @@
 //
 // Queries are taken in tiles of 4 x 4 cells, one cell a vector lane. The keys that a tile can reach are compared with
 // all 16 queries at once: a key's channel is a scalar that multiplies a vector of queries, so keys need no unfolding,
-// only a copy of the rows that a band of queries reaches, with the channels of one row beside each other
-// ([row][channel][x]). A patch of logits ([key][16]) stays in the cache and is consumed at once: it updates the k best
+// only a copy of the rows that a band of queries reaches, with the channels of a few neighbouring cells beside each
+// other ([row][panel][channel][x]): what is read together lies together. A patch of logits ([key][16]) stays in the cache and is consumed at once: it updates the k best
 // keys of each query, or a running soft-max with its read-out, or it is replaced by a mixture and read out.
 //
 // A window may lie around a displaced centre between the cells. Sampling commutes with the dot product, so the box of
@@ -47,19 +47,23 @@ constexpr float ALIGNED_SHARE = 0.5f;
 // ------------------------------------------------------------------------------------------------- vectors of lanes
 
 // Lanes of a vector register of the machine that this is compiled for, and keys that a tile is compared with at a
-// time: as many as have their sums in registers, beside the queries and a key.
+// time: as many as have their sums in registers, beside the queries and a key. Keys lie in panels of so many cells.
 #if defined(__AVX512F__)
 constexpr int WIDTH = 16;
 constexpr int BLOCK = 24;
+constexpr int PANEL = 0; // whole rows
 #elif defined(__AVX2__)
 constexpr int WIDTH = 8;
 constexpr int BLOCK = 6;
+constexpr int PANEL = 16;
 #elif defined(__ARM_NEON)
 constexpr int WIDTH = 4;
 constexpr int BLOCK = 6;
+constexpr int PANEL = 16;
 #else
 constexpr int WIDTH = 4;
 constexpr int BLOCK = 2;
+constexpr int PANEL = 16;
 #endif
 
 typedef float nf __attribute__((vector_size(4 * WIDTH)));
@@ -255,8 +259,8 @@ template <int... N> struct Table<std::integer_sequence<int, N...>> {
 };
 using Dots = Table<std::make_integer_sequence<int, BLOCK>>;
 
-// Logits of `count` neighbouring keys, in pieces of about the same size.
-void dot_row(const float* query, const float* keys, size_t stride, int channels, int count, vf* out) {
+// Logits of `count` neighbouring keys of a panel, in pieces of about the same size.
+void dot_pieces(const float* query, const float* keys, size_t stride, int channels, int count, vf* out) {
     for (int pieces = (count + BLOCK - 1) / BLOCK; pieces > 0; --pieces) {
         int size = (count + pieces - 1) / pieces;
         Dots::dots[size - 1](query, keys, stride, channels, out);
@@ -369,8 +373,9 @@ class Band {
         : job_(job), start_(start), stop_(std::min(stop, job.height)),
           across_((job.width + SIDE - 1) / SIDE), tiles_(across_ * ((stop_ - start + SIDE - 1) / SIDE)),
           cells_(size_t(job.height) * job.width) {
-        size_t lines = (job.width + 15) / 16;
-        stride_ = 16 * (lines | 1); // an odd number of cache lines, so that channels share no cache set
+        int lines = (job.width + 15) / 16;
+        panel_ = PANEL ? PANEL : 16 * (lines | 1); // an odd number of cache lines: channels share no cache set
+        row_ = size_t((job.width + panel_ - 1) / panel_) * panel_ * job.channels;
     }
 
     int run() {
@@ -397,19 +402,33 @@ class Band {
         }
     }
 
-    // Rows first..last of a reference as [row][channel][x].
+    // Rows first..last of a reference as [row][panel][channel][x].
     void pack_keys(int reference, int first, int last) {
-        size_t row = size_t(job_.channels) * stride_, needed = row * (last - first);
+        const size_t needed = row_ * (last - first), step = size_t(panel_) * job_.channels;
         if (needed > packed_size_) packed_.resize(packed_size_ = needed);
         for (int y = first; y < last; ++y) {
             for (int c = 0; c < job_.channels; ++c) {
-                float* to = packed_.at(row * (y - first) + c * stride_);
-                std::memcpy(to, job_.keys[reference] + c * cells_ + size_t(y) * job_.width,
-                            sizeof(float) * job_.width);
-                check(to, job_.width);
+                const float* from = job_.keys[reference] + c * cells_ + size_t(y) * job_.width;
+                float* to = packed_.at(row_ * (y - first) + size_t(c) * panel_);
+                int left = job_.width;
+                for (; PANEL && left > PANEL; left -= PANEL, from += PANEL, to += step)
+                    std::memcpy(to, from, sizeof(float) * PANEL);
+                std::memcpy(to, from, sizeof(float) * left);
+                check(from + left - job_.width, job_.width);
             }
         }
         packed_first_ = first;
+    }
+
+    // Logits of `count` cells of a packed row, from x on.
+    void dot_row(const float* query, int y, int x, int count, vf* out) const {
+        const float* row = packed_.at(row_ * (y - packed_first_));
+        while (count > 0) {
+            const int before = x % panel_, size = std::min(count, panel_ - before);
+            const float* keys = row + size_t(x - before) * job_.channels + before;
+            dot_pieces(query, keys, panel_, job_.channels, size, out);
+            x += size, out += size, count -= size;
+        }
     }
 
     void check(const float* numbers, int count) {
@@ -481,9 +500,8 @@ class Band {
             int first, last;
             inside(patch, y - patch.top, first, last);
             if (first >= last) continue;
-            const float* keys = packed_.at((size_t(y - packed_first_) * job_.channels) * stride_) + patch.left + first;
-            dot_row(query, keys, stride_, job_.channels, last - first,
-                    patch.logits + size_t(y - patch.top) * patch.columns + first);
+            vf* own = patch.logits + size_t(y - patch.top) * patch.columns;
+            dot_row(query, y, patch.left + first, last - first, own + first);
         }
     }
 
@@ -650,10 +668,8 @@ class Band {
             return;
         }
         for (int row = top; row < bottom; ++row) {
-            const float* keys = packed_.at(size_t(box.first[1] + row - packed_first_) * job_.channels * stride_) +
-                                (box.first[0] + left);
             vf* own = logits + size_t(row) * columns;
-            dot_row(query, keys, stride_, job_.channels, right - left, own + left);
+            dot_row(query, box.first[1] + row, box.first[0] + left, right - left, own + left);
             std::fill(own, own + left, job_.zero_logit ? vf{} : own[left]);
             std::fill(own + right, own + columns, job_.zero_logit ? vf{} : own[right - 1]);
         }
@@ -1438,7 +1454,9 @@ class Band {
     const MmliirJob& job_;
     const int start_, stop_, across_, tiles_;
     const size_t cells_;
-    size_t stride_, packed_size_ = 0, logits_size_ = 0, boxed_size_ = 0, fitted_size_ = 0;
+    int panel_;  // cells
+    size_t row_; // floats of a packed row
+    size_t packed_size_ = 0, logits_size_ = 0, boxed_size_ = 0, fitted_size_ = 0;
     int packed_first_ = 0;
     bool finite_ = true;
     std::vector<Window*> windows_;
