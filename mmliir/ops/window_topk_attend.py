@@ -6,10 +6,11 @@ of the sampling places of one window.
 
 The query grid is cut into s x s tiles. One matrix product compares a tile with the (s + 2 radius)^2 keys that
 it can reach in every reference; a bias of -inf, the same for every tile, takes out what lies outside a cell's
-own window; a second product reads the values out. Blocks of a few tiles are finished one after the other, so
-neither unfolded keys nor the whole affinity ever exist, and a block stays in the cache. On a CPU each thread
-takes whole blocks: threads that share every small operation would wait for each other thousands of times a
-frame.
+own window; a second product reads the values out. Where a tile reaches as many places as the frame has cells,
+the product is with the whole frame and what no window holds is taken out of it. Blocks of a few tiles are
+finished one after the other, so neither unfolded keys nor the whole affinity ever exist, and a block stays in
+the cache. On a CPU each thread takes whole blocks: threads that share every small operation would wait for each
+other thousands of times a frame.
 
 A window may also lie around a displaced centre between the cells of a reference. Bilinear sampling commutes with
 the dot product, so its logits are mixed from those at whole cells, which one product of the tile with the box of
@@ -300,6 +301,8 @@ class _TorchAttend:
                 own_keys, own_values = keys_RChw[member], values_RKhw[member]
             if group_radius is None:
                 groups.append(_WholeFrame(own_keys, own_values, readout))
+            elif self._is_dense(group_radius, tiles.side, height * width):
+                groups.append(_MaskedFrame(own_keys, own_values, readout, group_radius, self.shape, tiles))
             else:
                 groups.append(_Windowed(own_keys, own_values, readout, group_radius, self.shape, self.border, tiles))
         kind = _Mismatched if self.mismatch else _Displaced
@@ -336,7 +339,7 @@ class _TorchAttend:
             tiles = _Tiles(side, -(-height // side), -(-width // side))
             places = [_both_places(own, r, tiles, self.mismatch) for own, r in zip(displaced, radius, strict=True)]
             keys = sum(
-                (height * width if r is None else (side + 2 * r) ** 2)
+                (height * width if r is None or self._is_dense(r, side, height * width) else (side + 2 * r) ** 2)
                 if own is None
                 else max(own[0].largest_box, own[1].largest_box, (2 * r + 2) ** 2)
                 for own, r in zip(places, radius, strict=True)
@@ -345,6 +348,11 @@ class _TorchAttend:
                 break
         target = min(limit, CPU_BLOCK) if on_cpu else limit
         return tiles, max(1, min(target // (side * side * keys), tiles.columns)), places
+
+    def _is_dense(self, radius: int, side: int, cells: int) -> bool:
+        """Whether a tile is compared with the whole frame, and what no window holds is taken out: that is less work
+        where the tile and its surroundings have as many places as the frame has cells."""
+        return self.border == 'mask' and self.prior is None and (side + 2 * radius) ** 2 >= cells
 
     def _read(
         self, logits_nMN: list[Tensor], groups: list, where: tuple[int, int, int], inside_nM1: Tensor
@@ -703,6 +711,42 @@ class _WholeFrame:
 
     def _values(self, start: int, stop: int) -> Tensor:
         return self._values_KN.expand(stop - start, -1, -1)
+
+
+class _MaskedFrame(_WholeFrame):
+    """References with one and the same window radius, so wide that the whole frame is compared and then masked."""
+
+    def __init__(
+        self,
+        keys_RChw: Tensor,
+        values_RKhw: Tensor,
+        readout: '_ReadValues | _ReadLabels',
+        radius: int,
+        shape: str,
+        tiles: _Tiles,
+    ) -> None:
+        super().__init__(keys_RChw, values_RKhw, readout)
+        height, width = keys_RChw.shape[2:]
+        rows, columns = tiles.rows * tiles.side, tiles.columns * tiles.side
+        self._tiles, self._references, self._corner = tiles, keys_RChw.shape[0], (rows - 1, columns - 1)
+        # Whether a key (dy, dx) away is outside the window, from -(rows - 1) and -(columns - 1) on.
+        reach = min(radius, rows + columns)  # farther away there is no cell, whatever the shape
+        offsets = window_offsets(reach, shape, device=keys_RChw.device)
+        x, y = (offsets + offsets.new_tensor([columns - 1, rows - 1])).unbind(dim=1)
+        there = (x >= 0) & (x < columns + width - 1) & (y >= 0) & (y < rows + height - 1)
+        outside = torch.ones((rows + height - 1, columns + width - 1), dtype=torch.bool, device=keys_RChw.device)
+        outside[y[there], x[there]] = False
+        self._outside_yxhw = outside.unfold(0, height, 1).unfold(1, width, 1)
+
+    def logits(self, query_nMC: Tensor, row: int, start: int, stop: int) -> Tensor:
+        side, device = self._tiles.side, query_nMC.device
+        y = row * side + torch.arange(side, device=device)[None, :, None]
+        x = torch.arange(start * side, stop * side, device=device).view(-1, 1, side)
+        outside = self._outside_yxhw[self._corner[0] - y, self._corner[1] - x]  # (n, side, side, h, w)
+        logits_nMN = super().logits(query_nMC, row, start, stop)
+        by_reference = logits_nMN.view(stop - start, side * side, self._references, -1)
+        by_reference.masked_fill_(outside.view(stop - start, side * side, 1, -1), -torch.inf)
+        return logits_nMN
 
 
 class _Windowed:

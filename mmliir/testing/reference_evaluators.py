@@ -4,7 +4,8 @@ Each function restates an algorithm, with the tensors that it creates and in its
 sources (none of whose code is here): CRW, ajabri/videowalk@047f3f4, `mem_efficient_batched_affinity` and `test`;
 MAST, zlai0/MAST@a57b043, `Colorizer.forward`, which LIIR_pytorch (shasha521/LIIR_pytorch@21c7ba5) takes over; DINO,
 facebookresearch/dino@7c446df, `label_propagation`. Features come as they are compared: of unit length where the
-program normalises.
+program normalises. VFS, xvjiarui/VFS@8e055cc, `masked_attention_efficient`, which Spa-then-Temp
+(qianduoduolr/Spa-then-Temp@4c94362) takes over.
 
 Shape letters: C channels, R references, K value channels, h w cells, N = h * w, P window cells.
 """
@@ -19,6 +20,7 @@ from mmliir.ops import MixturePrior, fit_mixture_rows
 
 CRW_CHUNK = 100  # queries that CRW compares at a time
 CRW_OUTSIDE = -1e10  # what CRW adds to the similarity of cells outside a window
+VFS_CHUNK = 32  # queries that VFS compares at a time
 
 
 def crw_mask(height: int, width: int, radius: int) -> Tensor:
@@ -194,3 +196,37 @@ def dino_step(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, tempera
     affinity = affinity / torch.sum(affinity, keepdim=True, dim=0)
     labels = values.flatten(2).transpose(2, 1).reshape(-1, values.shape[1]).t()
     return torch.mm(labels, affinity).reshape(-1, height, width)
+
+
+def vfs_mask(height: int, width: int, radius: int) -> Tensor:
+    """(N, N): whether a cell lies in the square window of another. Spa-then-Temp makes it once a video."""
+    return dino_mask(height, width, radius, 1)[0].bool()
+
+
+def vfs_step(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, temperature: float, topk: int) -> Tensor:
+    """Dense similarities of 32 queries at a time, -inf outside the mask in every reference; the k best are kept.
+
+    Args:
+        query: (C, h, w).
+        keys: (R, C, h, w).
+        values: (R, K, h, w).
+        mask: `vfs_mask`.
+        temperature: Divides.
+        topk: Keys kept.
+
+    Returns:
+        (K, h, w).
+    """
+    channels, height, width = query.shape
+    queries = query.reshape(channels, -1)
+    references = keys.transpose(0, 1).reshape(channels, -1)
+    labels = values.transpose(0, 1).reshape(values.shape[1], -1)
+    parts = []
+    for start in range(0, height * width, VFS_CHUNK):
+        affinity = torch.einsum('ci,cj->ij', references, queries[:, start : start + VFS_CHUNK]) / temperature
+        own = mask[:, start : start + VFS_CHUNK]
+        affinity.masked_fill_(~own.expand(len(keys), -1, -1).reshape_as(affinity), -torch.inf)
+        best, index = affinity.topk(topk, dim=0)
+        picked = labels.index_select(1, index.reshape(-1)).view(len(labels), *index.shape)
+        parts.append(torch.einsum('ckq,kq->cq', picked, best.softmax(dim=0)))
+    return torch.cat(parts, dim=1).view(-1, height, width)

@@ -2,6 +2,8 @@
 
 import itertools
 import random
+import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -239,3 +241,28 @@ def test_works_in_inference_mode_and_under_autocast():
     torch.testing.assert_close(window_topk_attend(*own, [3, 3], max_elements=3000), plain)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         torch.testing.assert_close(window_topk_attend(*inputs, [3, 3], max_elements=3000), plain)
+
+
+@pytest.mark.parametrize('dense', [True, False])
+@pytest.mark.parametrize('radius', [[1, 1], [3, None], [4, 2], [40, 40]])
+@pytest.mark.parametrize('shape', ['square', 'circle', 'disc'])
+def test_whole_frames_with_a_mask_equal_windows_in_place(shape, radius, dense, monkeypatch):
+    module = sys.modules[window_topk_attend.__module__]
+    monkeypatch.setattr(module._TorchAttend, '_is_dense', lambda *_: dense)
+    inputs = _inputs(9, 11)
+    for settings in ({}, {'topk': 3}, {'topk': 3, 'normalise': 'softmax_then_topk', 'topk_ties': 'share'}):
+        fast = window_topk_attend(*inputs, radius, shape=shape, **settings, backend='torch')
+        slow = attend_loop(*inputs, radius, shape=shape, **settings)
+        np.testing.assert_allclose(fast.numpy(), slow, rtol=1e-6, atol=1e-7)
+
+
+def test_windows_that_cover_the_frame_are_compared_as_whole_frames(monkeypatch):
+    module = sys.modules[window_topk_attend.__module__]
+    windowed = mock.Mock(side_effect=module._Windowed)
+    monkeypatch.setattr(module, '_Windowed', windowed)
+    inputs = _inputs(24, 43)
+    window_topk_attend(*inputs, [35, 35], backend='torch')
+    assert not windowed.called
+    window_topk_attend(*inputs, [2, 35], backend='torch')
+    window_topk_attend(*inputs, [35, 35], border='zero_logit', backend='torch')  # places outside take part
+    assert [call.args[3] for call in windowed.call_args_list] == [2, 35]

@@ -55,3 +55,11 @@ def test_dino_multiplies_exponentials_with_a_square_mask():
     expected = attend_loop(*inputs, [2, 2, 2], temperature=0.5, topk=5)
     step = evaluators.dino_step(*inputs, mask, temperature=0.5, topk=5)
     np.testing.assert_allclose(step.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_vfs_masks_every_reference_by_a_square_and_keeps_exactly_k():
+    inputs = _inputs(6, 7, 3)  # more than one chunk of queries
+    mask = evaluators.vfs_mask(6, 7, 3)
+    expected = attend_loop(*inputs, [3, 3, 3], temperature=0.5, topk=5, topk_ties='share')
+    step = evaluators.vfs_step(*inputs, mask, temperature=0.5, topk=5)
+    np.testing.assert_allclose(step.numpy(), expected, rtol=1e-4, atol=1e-5)

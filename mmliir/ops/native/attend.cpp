@@ -2,8 +2,8 @@
 //
 // Queries are taken in tiles of 4 x 4 cells, one cell a vector lane. The keys that a tile can reach are compared with
 // all 16 queries at once: a key's channel is a scalar that multiplies a vector of queries, so keys need no unfolding,
-// only a copy of the rows that a band of queries reaches, with the channels of one row beside each other
-// ([row][channel][x]). A patch of logits ([key][16]) stays in the cache and is consumed at once: it updates the k best
+// only a copy of the rows that a band of queries reaches, with the channels of a few neighbouring cells beside each
+// other ([row][panel][channel][x]): what is read together lies together. A patch of logits ([key][16]) stays in the cache and is consumed at once: it updates the k best
 // keys of each query, or a running soft-max with its read-out, or it is replaced by a mixture and read out.
 //
 // A window may lie around a displaced centre between the cells. Sampling commutes with the dot product, so the box of
@@ -25,9 +25,13 @@
 #include <cstring>
 #include <limits>
 #include <new>
+#include <type_traits>
+#include <utility>
 #include <vector>
-#if defined(__AVX__)
+#if defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
 #endif
 
 namespace {
@@ -39,67 +43,180 @@ constexpr int SPARE = 32;             // places for keys that tie with the k-th,
 constexpr int WHOLE_FRAME_KEYS = 512; // logits of one patch of a reference without a window
 // Displaced windows stay where they lie in the box of a tile while one fills at least this share of it.
 constexpr float ALIGNED_SHARE = 0.5f;
-// Accumulators of the dot product: what the vector registers of the machine hold beside the query.
+
+// ------------------------------------------------------------------------------------------------- vectors of lanes
+
+// Lanes of a vector register of the machine that this is compiled for, and keys that a tile is compared with at a
+// time: as many as have their sums in registers, beside the queries and a key. Keys lie in panels of so many cells.
 #if defined(__AVX512F__)
+constexpr int WIDTH = 16;
 constexpr int BLOCK = 24;
-#else
+constexpr int PANEL = 0; // whole rows
+#elif defined(__AVX2__)
+constexpr int WIDTH = 8;
 constexpr int BLOCK = 6;
+constexpr int PANEL = 16;
+#elif defined(__ARM_NEON)
+constexpr int WIDTH = 4;
+constexpr int BLOCK = 6;
+constexpr int PANEL = 16;
+#else
+constexpr int WIDTH = 4;
+constexpr int BLOCK = 2;
+constexpr int PANEL = 16;
 #endif
 
-typedef float vf __attribute__((vector_size(4 * LANES)));
-typedef int32_t vi __attribute__((vector_size(4 * LANES)));
-constexpr float INF = std::numeric_limits<float>::infinity();
-constexpr float LOWEST_EXPONENT = -80.0f; // of a mixture, as in gaussian_mixture.py
+typedef float nf __attribute__((vector_size(4 * WIDTH)));
+typedef int32_t ni __attribute__((vector_size(4 * WIDTH)));
 
-inline vf splat(float x) { return x - vf{}; }
-inline vi splat_i(int32_t x) { return x - vi{}; }
-inline vf blend(vi mask, vf yes, vf no) { return (vf)(((vi)yes & mask) | ((vi)no & ~mask)); }
-inline vf vmax(vf a, vf b) { return a > b ? a : b; }
-inline vf vmin(vf a, vf b) { return a < b ? a : b; }
+inline nf as_floats(ni a) { return (nf)a; }
+inline ni as_bits(nf a) { return (ni)a; }
+inline nf vmax(nf a, nf b) { return a > b ? a : b; }
+inline nf vmin(nf a, nf b) { return a < b ? a : b; }
 
-inline vi expand(uint16_t bits) { // one bit a lane -> all bits of the lane
-    constexpr vi own = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
-    return (splat_i(bits) & own) != 0;
+inline nf blend(ni mask, nf yes, nf no) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    return (nf)_mm256_blendv_ps((__m256)no, (__m256)yes, (__m256)mask);
+#elif defined(__SSE4_1__) && !defined(__AVX512F__)
+    return (nf)_mm_blendv_ps((__m128)no, (__m128)yes, (__m128)mask);
+#else
+    return (nf)(((ni)yes & mask) | ((ni)no & ~mask));
+#endif
 }
 
-inline uint32_t at_least(vf a, vf b) { // one bit a lane: a >= b
+inline uint32_t bits_of(ni mask) { // one bit a lane
 #if defined(__AVX512F__)
-    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GE_OQ);
+    return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask);
+#elif defined(__AVX2__)
+    return uint32_t(_mm256_movemask_ps((__m256)mask));
+#elif defined(__SSE2__)
+    return uint32_t(_mm_movemask_ps((__m128)mask));
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+    constexpr ni place = {1, 2, 4, 8};
+    return vaddvq_u32((uint32x4_t)(mask & place));
 #else
-    vi is = a >= b;
     uint32_t bits = 0;
-    for (int n = 0; n < LANES; ++n) bits |= uint32_t(is[n] & 1) << n;
+    for (int n = 0; n < WIDTH; ++n) bits |= uint32_t(mask[n] & 1) << n;
     return bits;
 #endif
 }
 
-inline bool any(vi is) {
+inline uint32_t at_least(nf a, nf b) { // one bit a lane: a >= b
 #if defined(__AVX512F__)
-    return _mm512_test_epi32_mask((__m512i)is, (__m512i)is) != 0;
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GE_OQ);
 #else
-    int32_t all = 0;
-    for (int n = 0; n < LANES; ++n) all |= is[n];
-    return all != 0;
+    return bits_of(a >= b);
 #endif
 }
 
+inline ni expand(uint32_t bits, ni) { // the inverse, of the lowest bits
+    ni place;
+    for (int n = 0; n < WIDTH; ++n) place[n] = 1 << n;
+    return ((ni{} + int32_t(bits)) & place) == place;
+}
+
 // e^x for x <= 88, within 2 units in the last place; denormal results and 0 below -87.3 as they should be.
-inline vf exp_of(vf x) {
-    x = vmax(x, splat(-105.0f));
-    const vf magic = splat(12582912.0f); // 1.5 * 2^23: adding it rounds to a whole number
-    vf whole = (x * 1.44269504f + magic) - magic;
-    vf rest = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
-    vf poly = splat(1.9875691500e-4f);
+inline nf exp_of(nf x) {
+    x = vmax(x, nf{} - 105.0f);
+    const nf magic = nf{} + 12582912.0f; // 1.5 * 2^23: adding it rounds to a whole number
+    nf whole = (x * 1.44269504f + magic) - magic;
+    nf rest = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
+    nf poly = nf{} + 1.9875691500e-4f;
     poly = poly * rest + 1.3981999507e-3f;
     poly = poly * rest + 8.3334519073e-3f;
     poly = poly * rest + 4.1665795894e-2f;
     poly = poly * rest + 1.6666665459e-1f;
     poly = poly * rest + 5.0000001201e-1f;
     poly = poly * (rest * rest) + rest + 1.0f;
-    vi power = __builtin_convertvector(whole, vi);
-    vi half = power >> 1; // two factors: 2^power alone has no normal float below -126
-    return poly * (vf)((half + 127) << 23) * (vf)((power - half + 127) << 23);
+    ni power = __builtin_convertvector(whole, ni);
+    ni half = power >> 1; // two factors: 2^power alone has no normal float below -126
+    return poly * (nf)((half + 127) << 23) * (nf)((power - half + 127) << 23);
 }
+
+// A vector of two halves, for machines whose registers hold fewer lanes than a tile: what an operation does to it, it
+// does to each half. Compilers spill vectors that are wider than a register.
+template <class Half> struct Pair {
+    typedef std::remove_reference_t<decltype(std::declval<Half&>()[0])> Scalar;
+    Half low, high;
+
+    Scalar& operator[](int lane) { return reinterpret_cast<Scalar*>(this)[lane]; }
+    const Scalar& operator[](int lane) const { return reinterpret_cast<const Scalar*>(this)[lane]; }
+};
+
+#define MMLIIR_ARITHMETIC(op)                                                                                        \
+    template <class H> inline Pair<H> operator op(const Pair<H>& a, const Pair<H>& b) {                             \
+        return {a.low op b.low, a.high op b.high};                                                                   \
+    }                                                                                                                \
+    template <class H> inline Pair<H> operator op(const Pair<H>& a, typename Pair<H>::Scalar b) {                   \
+        return {a.low op b, a.high op b};                                                                            \
+    }                                                                                                                \
+    template <class H> inline Pair<H> operator op(typename Pair<H>::Scalar a, const Pair<H>& b) {                   \
+        return {a op b.low, a op b.high};                                                                            \
+    }                                                                                                                \
+    template <class H, class B> inline Pair<H>& operator op##=(Pair<H>& a, const B& b) { return a = a op b; }
+#define MMLIIR_COMPARISON(op)                                                                                        \
+    template <class H> inline auto operator op(const Pair<H>& a, const Pair<H>& b) {                                \
+        return Pair<decltype(a.low op b.low)>{a.low op b.low, a.high op b.high};                                     \
+    }
+MMLIIR_ARITHMETIC(+)
+MMLIIR_ARITHMETIC(-)
+MMLIIR_ARITHMETIC(*)
+MMLIIR_ARITHMETIC(/)
+MMLIIR_ARITHMETIC(&)
+MMLIIR_ARITHMETIC(|)
+MMLIIR_COMPARISON(<)
+MMLIIR_COMPARISON(<=)
+MMLIIR_COMPARISON(>)
+MMLIIR_COMPARISON(>=)
+MMLIIR_COMPARISON(==)
+MMLIIR_COMPARISON(!=)
+#undef MMLIIR_ARITHMETIC
+#undef MMLIIR_COMPARISON
+
+template <class H> inline Pair<H> operator-(const Pair<H>& a) { return {-a.low, -a.high}; }
+template <class H> inline Pair<H> operator~(const Pair<H>& a) { return {~a.low, ~a.high}; }
+template <class H> inline Pair<H> vmax(const Pair<H>& a, const Pair<H>& b) {
+    return {vmax(a.low, b.low), vmax(a.high, b.high)};
+}
+template <class H> inline Pair<H> vmin(const Pair<H>& a, const Pair<H>& b) {
+    return {vmin(a.low, b.low), vmin(a.high, b.high)};
+}
+template <class H> inline Pair<H> exp_of(const Pair<H>& x) { return {exp_of(x.low), exp_of(x.high)}; }
+template <class H> inline auto as_bits(const Pair<H>& a) {
+    return Pair<decltype(as_bits(a.low))>{as_bits(a.low), as_bits(a.high)};
+}
+template <class H> inline auto as_floats(const Pair<H>& a) {
+    return Pair<decltype(as_floats(a.low))>{as_floats(a.low), as_floats(a.high)};
+}
+template <class M, class H> inline Pair<H> blend(const Pair<M>& mask, const Pair<H>& yes, const Pair<H>& no) {
+    return {blend(mask.low, yes.low, no.low), blend(mask.high, yes.high, no.high)};
+}
+template <class H> inline uint32_t bits_of(const Pair<H>& mask) {
+    return bits_of(mask.low) | bits_of(mask.high) << (sizeof(H) / 4);
+}
+template <class H> inline uint32_t at_least(const Pair<H>& a, const Pair<H>& b) {
+    return at_least(a.low, b.low) | at_least(a.high, b.high) << (sizeof(H) / 4);
+}
+template <class H> inline Pair<H> expand(uint32_t bits, const Pair<H>&) {
+    return {expand(bits, H{}), expand(bits >> (sizeof(H) / 4), H{})};
+}
+
+template <class Native> struct LanesOf {
+    typedef std::conditional_t<WIDTH == 16, Native, std::conditional_t<WIDTH == 8, Pair<Native>, Pair<Pair<Native>>>>
+        type;
+};
+typedef LanesOf<nf>::type vf;
+typedef LanesOf<ni>::type vi;
+static_assert(sizeof(vf) == 4 * LANES && sizeof(vi) == 4 * LANES, "one lane a query of a tile");
+
+constexpr float INF = std::numeric_limits<float>::infinity();
+constexpr float LOWEST_EXPONENT = -80.0f; // of a mixture, as in gaussian_mixture.py
+
+inline vf splat(float x) { return x - vf{}; }
+inline vi splat_i(int32_t x) { return x - vi{}; }
+inline vi expand(uint16_t bits) { return expand(bits, vi{}); } // one bit a lane -> all bits of the lane
+inline vf masked(vi mask, vf own) { return as_floats(as_bits(own) & mask); } // 0 elsewhere
+inline bool any(vi is) { return bits_of(is) != 0; }
 
 template <class T> class Buffer { // aligned to a cache line, not initialised
   public:
@@ -136,20 +253,17 @@ template <int N> void dot(const float* query, const float* keys, size_t stride, 
 }
 
 using Dot = void (*)(const float*, const float*, size_t, int, vf*);
-template <int... N> struct Table {
-    static constexpr Dot dots[] = {nullptr, dot<N>...};
+template <class Counts> struct Table;
+template <int... N> struct Table<std::integer_sequence<int, N...>> {
+    static constexpr Dot dots[] = {dot<N + 1>...};
 };
-#if defined(__AVX512F__)
-using Dots = Table<1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24>;
-#else
-using Dots = Table<1, 2, 3, 4, 5, 6>;
-#endif
+using Dots = Table<std::make_integer_sequence<int, BLOCK>>;
 
-// Logits of `count` neighbouring keys, in pieces of about the same size.
-void dot_row(const float* query, const float* keys, size_t stride, int channels, int count, vf* out) {
+// Logits of `count` neighbouring keys of a panel, in pieces of about the same size.
+void dot_pieces(const float* query, const float* keys, size_t stride, int channels, int count, vf* out) {
     for (int pieces = (count + BLOCK - 1) / BLOCK; pieces > 0; --pieces) {
         int size = (count + pieces - 1) / pieces;
-        Dots::dots[size](query, keys, stride, channels, out);
+        Dots::dots[size - 1](query, keys, stride, channels, out);
         keys += size, out += size, count -= size;
     }
 }
@@ -259,8 +373,9 @@ class Band {
         : job_(job), start_(start), stop_(std::min(stop, job.height)),
           across_((job.width + SIDE - 1) / SIDE), tiles_(across_ * ((stop_ - start + SIDE - 1) / SIDE)),
           cells_(size_t(job.height) * job.width) {
-        size_t lines = (job.width + 15) / 16;
-        stride_ = 16 * (lines | 1); // an odd number of cache lines, so that channels share no cache set
+        int lines = (job.width + 15) / 16;
+        panel_ = PANEL ? PANEL : 16 * (lines | 1); // an odd number of cache lines: channels share no cache set
+        row_ = size_t((job.width + panel_ - 1) / panel_) * panel_ * job.channels;
     }
 
     int run() {
@@ -287,19 +402,33 @@ class Band {
         }
     }
 
-    // Rows first..last of a reference as [row][channel][x].
+    // Rows first..last of a reference as [row][panel][channel][x].
     void pack_keys(int reference, int first, int last) {
-        size_t row = size_t(job_.channels) * stride_, needed = row * (last - first);
+        const size_t needed = row_ * (last - first), step = size_t(panel_) * job_.channels;
         if (needed > packed_size_) packed_.resize(packed_size_ = needed);
         for (int y = first; y < last; ++y) {
             for (int c = 0; c < job_.channels; ++c) {
-                float* to = packed_.at(row * (y - first) + c * stride_);
-                std::memcpy(to, job_.keys[reference] + c * cells_ + size_t(y) * job_.width,
-                            sizeof(float) * job_.width);
-                check(to, job_.width);
+                const float* from = job_.keys[reference] + c * cells_ + size_t(y) * job_.width;
+                float* to = packed_.at(row_ * (y - first) + size_t(c) * panel_);
+                int left = job_.width;
+                for (; PANEL && left > PANEL; left -= PANEL, from += PANEL, to += step)
+                    std::memcpy(to, from, sizeof(float) * PANEL);
+                std::memcpy(to, from, sizeof(float) * left);
+                check(from + left - job_.width, job_.width);
             }
         }
         packed_first_ = first;
+    }
+
+    // Logits of `count` cells of a packed row, from x on.
+    void dot_row(const float* query, int y, int x, int count, vf* out) const {
+        const float* row = packed_.at(row_ * (y - packed_first_));
+        while (count > 0) {
+            const int before = x % panel_, size = std::min(count, panel_ - before);
+            const float* keys = row + size_t(x - before) * job_.channels + before;
+            dot_pieces(query, keys, panel_, job_.channels, size, out);
+            x += size, out += size, count -= size;
+        }
     }
 
     void check(const float* numbers, int count) {
@@ -371,9 +500,8 @@ class Band {
             int first, last;
             inside(patch, y - patch.top, first, last);
             if (first >= last) continue;
-            const float* keys = packed_.at((size_t(y - packed_first_) * job_.channels) * stride_) + patch.left + first;
-            dot_row(query, keys, stride_, job_.channels, last - first,
-                    patch.logits + size_t(y - patch.top) * patch.columns + first);
+            vf* own = patch.logits + size_t(y - patch.top) * patch.columns;
+            dot_row(query, y, patch.left + first, last - first, own + first);
         }
     }
 
@@ -540,10 +668,8 @@ class Band {
             return;
         }
         for (int row = top; row < bottom; ++row) {
-            const float* keys = packed_.at(size_t(box.first[1] + row - packed_first_) * job_.channels * stride_) +
-                                (box.first[0] + left);
             vf* own = logits + size_t(row) * columns;
-            dot_row(query, keys, stride_, job_.channels, right - left, own + left);
+            dot_row(query, box.first[1] + row, box.first[0] + left, right - left, own + left);
             std::fill(own, own + left, job_.zero_logit ? vf{} : own[left]);
             std::fill(own + right, own + columns, job_.zero_logit ? vf{} : own[right - 1]);
         }
@@ -915,7 +1041,7 @@ class Band {
         total *= exp_of(highest - top);
         highest = top;
         for_keys(patch, [&](vf logit, uint16_t own, int32_t) {
-            total += blend(expand(own), exp_of(logit * inverse - top), vf{});
+            total += masked(expand(own), exp_of(logit * inverse - top));
         });
     }
 
@@ -1019,7 +1145,7 @@ class Band {
     vf weigh(const Patch& patch, vf top) const {
         vf total = vf{};
         for_keys(patch, [&](vf logit, uint16_t own, int32_t cell) {
-            vf weight = blend(expand(own), exp_of(logit - top), vf{});
+            vf weight = masked(expand(own), exp_of(logit - top));
             total += weight;
             if (cell >= 0) patch.logits[at_cell(patch, cell)] = weight;
         });
@@ -1031,7 +1157,7 @@ class Band {
         vf total = vf{};
         for (size_t key = 0; key < size_t(patch.rows) * patch.columns; ++key) {
             vi own = expand(uint16_t(patch.window->member[key] & patch.lanes));
-            vf weight = blend(own, exp_of(patch.logits[key] - top), vf{});
+            vf weight = masked(own, exp_of(patch.logits[key] - top));
             patch.logits[key] = weight;
             total += weight;
         }
@@ -1050,7 +1176,7 @@ class Band {
         vf total = vf{}, run = vf{};
         int32_t current = -1;
         for_keys(patch, [&](vf logit, uint16_t own, int32_t cell) {
-            vf weight = blend(expand(own), exp_of(logit - top), vf{});
+            vf weight = masked(expand(own), exp_of(logit - top));
             total += weight;
             if (cell < 0) return;
             if (labels[cell] != current) {
@@ -1137,7 +1263,7 @@ class Band {
             highest[tile] = top;
             vf own = vf{};
             for_keys(patch, [&](vf logit, uint16_t lanes, int32_t) {
-                own += blend(expand(lanes), exp_of(logit - top), vf{});
+                own += masked(expand(lanes), exp_of(logit - top));
             });
             total[tile] += own;
         });
@@ -1181,7 +1307,7 @@ class Band {
                     entry = vf{};
                     continue;
                 }
-                entry = blend(expand(own), exp_of((here(patch, row, x) ? entry : vf{}) - top) * scale, vf{});
+                entry = masked(expand(own), exp_of((here(patch, row, x) ? entry : vf{}) - top) * scale);
                 total += entry;
             }
         }
@@ -1228,7 +1354,7 @@ class Band {
                     vf exponent = dx * (bump.xx * dx + bump.xy * dy) + bump.yy * (dy * dy);
                     sum += bump.mass * exp_of(vmin(vmax(exponent, splat(LOWEST_EXPONENT)), vf{}));
                 }
-                sum = blend(expand(valid_[key]), sum, vf{});
+                sum = masked(expand(valid_[key]), sum);
                 fitted_[key] = sum;
                 total += sum;
             }
@@ -1298,10 +1424,10 @@ class Band {
                 vf wx = weight * near_x, wy = weight * near_y;
                 for (int k = 0; k < components; ++k) {
                     vi own = owner == splat_i(k);
-                    mass[k] += blend(own, weight, vf{});
-                    xx[k] += blend(own, wx * near_x, vf{});
-                    yy[k] += blend(own, wy * near_y, vf{});
-                    xy[k] += blend(own, wx * near_y, vf{});
+                    mass[k] += masked(own, weight);
+                    xx[k] += masked(own, wx * near_x);
+                    yy[k] += masked(own, wy * near_y);
+                    xy[k] += masked(own, wx * near_y);
                 }
             }
         }
@@ -1328,7 +1454,9 @@ class Band {
     const MmliirJob& job_;
     const int start_, stop_, across_, tiles_;
     const size_t cells_;
-    size_t stride_, packed_size_ = 0, logits_size_ = 0, boxed_size_ = 0, fitted_size_ = 0;
+    int panel_;  // cells
+    size_t row_; // floats of a packed row
+    size_t packed_size_ = 0, logits_size_ = 0, boxed_size_ = 0, fitted_size_ = 0;
     int packed_first_ = 0;
     bool finite_ = true;
     std::vector<Window*> windows_;
@@ -1376,5 +1504,6 @@ int mmliir_single_labels(const float* values, int32_t channels, int64_t cells, i
     return 1;
 }
 
-int mmliir_lanes() { return SIDE; }
+// Bits of the vector registers that this was compiled for.
+int mmliir_width() { return 32 * WIDTH; }
 }
