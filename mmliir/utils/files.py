@@ -1,5 +1,8 @@
-"""Files that are either whole or not there: write beside the target, flush, rename."""
+"""Files that are either whole or not there: write beside the target, flush, rename. Text files of others are read
+with whatever mark their editor put before them.
+"""
 
+import codecs
 import hashlib
 import json
 import os
@@ -8,6 +11,45 @@ from pathlib import Path
 from typing import Any
 
 _CHUNK_BYTES = 1 << 20
+# The mark of UTF-32 starts with that of UTF-16, so it goes first.
+_UTF_MARKS = (
+    (codecs.BOM_UTF32_LE, 'utf-32-le'),
+    (codecs.BOM_UTF32_BE, 'utf-32-be'),
+    (codecs.BOM_UTF16_LE, 'utf-16-le'),
+    (codecs.BOM_UTF16_BE, 'utf-16-be'),
+    (codecs.BOM_UTF8, 'utf-8'),
+    (b'', 'utf-8'),
+)
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Read a text file: UTF-8, or what the byte order mark before it says (editors on Windows write one).
+
+    The mark is no part of what comes back; line ends become line feeds, as when Python reads text.
+
+    Raises:
+        OSError: The file cannot be opened; `FileNotFoundError` where it is not there.
+        ValueError: Bytes that are no text in that encoding. It names the file, the line and the byte, and is never a
+            `UnicodeDecodeError`, which names none.
+    """
+    data = Path(path).read_bytes()
+    mark, encoding = next((mark, name) for mark, name in _UTF_MARKS if data.startswith(mark))
+    try:
+        text = data[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        position = len(mark) + error.start
+        line = data.count(b'\n', 0, position) + 1
+        raise ValueError(
+            f'{shown_path(path)} is no {encoding.upper()} text: byte 0x{data[position]:02x} at position {position}, '
+            f'line {line} ({error.reason}). Save it as UTF-8; a file of an old Windows or Latin-1 system becomes one '
+            'with `iconv -f LATIN1 -t UTF-8`.'
+        ) from None
+    return text.replace('\r\n', '\n').replace('\r', '\n')
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """The path as it can be printed and written: bytes of a name that are no UTF-8 are shown as \\xNN."""
+    return os.fsencode(path).decode('utf-8', 'backslashreplace')
 
 
 def write_bytes_atomic(path: str | os.PathLike[str], data: bytes, durable: bool = True) -> Path:
