@@ -10,7 +10,7 @@ import numpy as np
 
 from mmliir.datasets.frames import FrameFolder, list_images
 from mmliir.datasets.masks import check_mask_size, read_label_map
-from mmliir.datasets.named import NamedSamples, choose_sequences
+from mmliir.datasets.named import NamedSamples, choose_sequences, refuse_broken, without_files
 from mmliir.registry import DATASETS
 from mmliir.structures import VideoSample
 
@@ -52,7 +52,7 @@ class DavisDataset(NamedSamples):
             annotated frame of each later object, a map of the new objects alone (as YouTube-VOS does).
 
     Raises:
-        FileNotFoundError: A folder, the list, or a sequence of the list is missing.
+        FileNotFoundError: A folder, the list, or every sequence of the list is missing; single ones are in `broken`.
         ValueError: An unknown year or sequence.
     """
 
@@ -77,10 +77,11 @@ class DavisDataset(NamedSamples):
         listed, self.list_path = read_names(self.data_root, year, split)
         self.num_sequences_in_split = len(listed)
         self.names = choose_sequences(listed, sequences, self.list_path)
-        self._check_folders()
+        self.broken = self._without_folders()
 
     def sample(self, name: str) -> VideoSample:
         """Return one sequence by name. Frames and labels are read when they are asked for."""
+        refuse_broken(self.broken, name)
         frames = FrameFolder(self._frames_dir(name))
         annotations = self.annotation_paths(name)
         numbers = {stem: number for number, stem in enumerate(frames.frame_names)}
@@ -149,15 +150,14 @@ class DavisDataset(NamedSamples):
     def _annotations_dir(self, name: str) -> Path:
         return self.data_root / 'Annotations' / self.resolution / name
 
-    def _check_folders(self) -> None:
-        for what, folder_of in (('frames', self._frames_dir), ('annotations', self._annotations_dir)):
-            missing = [name for name in self.names if not folder_of(name).is_dir()]
-            if missing:
-                raise FileNotFoundError(
-                    f'DAVIS {what} not found at {folder_of(missing[0]).parent} (looked for {len(self.names)} '
-                    f'folders of {self.list_path}; {len(missing)} missing, the first is {missing[0]!r}). '
-                    f'{_DOC}'
-                )
+    def _without_folders(self) -> dict[str, str]:
+        """Sequence of the list -> which of its folders is missing."""
+        where = f'looked for the folders that {self.list_path} names. {_DOC}'
+        annotations = {name: self._annotations_dir(name) for name in self.names}
+        frames = {name: self._frames_dir(name) for name in self.names}
+        return without_files('DAVIS annotations', annotations, Path.is_dir, where) | without_files(
+            'DAVIS frames', frames, Path.is_dir, where
+        )
 
 
 def read_davis_labels(

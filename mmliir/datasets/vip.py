@@ -11,7 +11,7 @@ import numpy as np
 
 from mmliir.datasets.frames import FrameFolder, list_images
 from mmliir.datasets.masks import check_mask_size
-from mmliir.datasets.named import NamedSamples, choose_sequences
+from mmliir.datasets.named import NamedSamples, choose_sequences, refuse_broken, without_files
 from mmliir.datasets.png import read_ids
 from mmliir.registry import DATASETS
 from mmliir.structures import VideoSample
@@ -78,7 +78,7 @@ class VipDataset(NamedSamples):
         sequences: Names to keep, in this order; None for the whole list.
 
     Raises:
-        FileNotFoundError: A folder, the list, or a sequence of the list is missing.
+        FileNotFoundError: A folder, the list, or every sequence of the list is missing; single ones are in `broken`.
         ValueError: An unknown annotation or sequence, or a list that leaves the data root.
     """
 
@@ -103,10 +103,11 @@ class VipDataset(NamedSamples):
         listed = read_vip_names(self.list_path)
         self.num_listed = len(listed)
         self.names = choose_sequences(listed, sequences, self.list_path)
-        self._check_folders()
+        self.broken = self._without_folders()
 
     def sample(self, name: str) -> VideoSample:
         """Return one sequence by name. Frames and labels are read when they are asked for."""
+        refuse_broken(self.broken, name)
         frames = FrameFolder(self._root / 'Images' / name)
         annotations = self.annotation_paths(name)
         numbers = {stem: number for number, stem in enumerate(frames.frame_names)}
@@ -144,14 +145,14 @@ class VipDataset(NamedSamples):
             if path.stem in numbers
         }
 
-    def _check_folders(self) -> None:
-        for what, parent in (('frames', self._root / 'Images'), ('annotations', self._annotations)):
-            missing = [name for name in self.names if not (parent / name).is_dir()]
-            if missing:
-                raise FileNotFoundError(
-                    f'VIP {what} not found at {parent} (looked for {len(self.names)} folders of {self.list_path}; '
-                    f'{len(missing)} missing, the first is {missing[0]!r}). {_DOC}'
-                )
+    def _without_folders(self) -> dict[str, str]:
+        """Sequence of the list -> which of its folders is missing."""
+        where = f'looked for the folders that {self.list_path} names. {_DOC}'
+        annotations = {name: self._annotations / name for name in self.names}
+        frames = {name: self._root / 'Images' / name for name in self.names}
+        return without_files('VIP annotations', annotations, Path.is_dir, where) | without_files(
+            'VIP frames', frames, Path.is_dir, where
+        )
 
 
 def read_categories(path: str | os.PathLike) -> np.ndarray:
