@@ -40,7 +40,7 @@ def test_an_empty_file_and_a_mark_alone_are_empty(tmp_path):
     [
         ('bear\nkäse\n'.encode('latin-1'), r'a\.txt is no UTF-8 text: byte 0xe4 at position 6, line 2'),
         (codecs.BOM_UTF8 + b'ok\n\xff', r'a\.txt is no UTF-8 text: byte 0xff'),
-        (codecs.BOM_UTF16_LE + b'a\0b', r'a\.txt is no UTF-16 text'),
+        (codecs.BOM_UTF16_LE + b'a\0b', r'a\.txt is no UTF-16-LE text'),
     ],
     ids=['latin1', 'utf8-mark', 'utf16-cut'],
 )
