@@ -15,6 +15,7 @@ from mmliir.datasets.keypoints import FrameFiles
 from mmliir.datasets.named import NamedSamples, choose_sequences, is_folder_name, refuse_broken, sort_out
 from mmliir.registry import DATASETS
 from mmliir.structures import PointSample
+from mmliir.utils.files import read_text
 
 #: Of the 37 joints of the animal model, those that are annotated and scored (aharley/pips, badjadataset.py).
 EVALUATED_JOINTS = (8, 9, 10, 12, 13, 14, 15, 18, 19, 20, 22, 23, 24, 25, 28, 31, 32, 33, 35, 36)
@@ -241,8 +242,9 @@ def scale_points(points: np.ndarray, size: tuple[int, int], new_size: tuple[int,
 
 def read_badja_rows(path: Path) -> list[_Row]:
     """Read a file of joints; every word in it is checked before it is used."""
+    text = read_text(path)
     try:
-        entries = json.loads(path.read_text(encoding='utf-8'))
+        entries = json.loads(text)
         rows = [_read_row(entry) for entry in entries]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(

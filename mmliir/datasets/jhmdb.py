@@ -11,6 +11,7 @@ from mmliir.datasets.keypoints import FrameFiles
 from mmliir.datasets.named import NamedSamples, choose_sequences, is_folder_name, refuse_broken, without_files
 from mmliir.registry import DATASETS
 from mmliir.structures import PointSample
+from mmliir.utils.files import read_text
 
 NUM_JOINTS = 15
 #: The clips of split 1 that are for testing; published scores are means over them.
@@ -229,7 +230,7 @@ def _read_split_file(path: Path, split: int) -> list[tuple[str, str]]:
     """Lines `<clip>.avi 1|2` -> (class, clip) of those with 2; the class is in the name of the file."""
     group = path.name.removesuffix(f'_test_split{split}.txt')
     clips = []
-    for line in filter(None, map(str.strip, path.read_text(encoding='utf-8').splitlines())):
+    for line in filter(None, map(str.strip, read_text(path).splitlines())):
         file, part = line.rsplit(None, 1) if len(line.split()) > 1 else (line, '')
         clip = file.removesuffix('.avi')
         if part not in ('1', '2') or not is_folder_name(clip) or not is_folder_name(group):
@@ -242,7 +243,7 @@ def _read_split_file(path: Path, split: int) -> list[tuple[str, str]]:
 def _read_pair_file(path: Path) -> list[tuple[str, str]]:
     """Lines of two paths, of the joints and of the images in either order -> (class, clip)."""
     clips = []
-    for line in filter(None, map(str.strip, path.read_text(encoding='utf-8').splitlines())):
+    for line in filter(None, map(str.strip, read_text(path).splitlines())):
         joints = [part for part in line.split() if part.endswith('.mat')]
         parts = joints[0].split('/')[-3:] if len(joints) == 1 else []
         if len(parts) != 3 or not all(map(is_folder_name, parts)):

@@ -15,7 +15,7 @@ from PIL import Image
 from mmliir.datasets.archives import ARCHIVE_SUFFIXES, Extraction, Progress, extract_archive
 from mmliir.datasets.frames import IMAGE_SUFFIXES, FrameFolder, read_image
 from mmliir.datasets.sources import find_frame_folders
-from mmliir.utils.files import write_json_atomic, write_text_atomic
+from mmliir.utils.files import read_text, write_json_atomic, write_text_atomic
 
 __all__ = [
     'ARCHIVE_SUFFIXES',
@@ -227,7 +227,7 @@ def _claim(out: Path, made: dict) -> None:
     card = out / RESIZE_CARD
     if card.is_file():
         try:
-            known = json.loads(card.read_text(encoding='utf-8'))
+            known = json.loads(read_text(card))
         except ValueError as error:
             raise ValueError(f'{card} cannot be read ("{error}"): give another folder to write to.') from error
         if known != made:

@@ -15,6 +15,7 @@ from mmliir.datasets.named import NamedSamples, choose_sequences, refuse_broken,
 from mmliir.datasets.png import read_ids
 from mmliir.registry import DATASETS
 from mmliir.structures import VideoSample
+from mmliir.utils.files import read_text
 
 #: Class names by number, 0 = background: the order of ATEN's `vip.py` and `test_inst_part_ap.py`, and of the page of
 #: the benchmark. The lists that `test_parsing.py` and UVC's and CRW's `eval_vip.py` print have another order, so that
@@ -200,7 +201,7 @@ def read_instance_classes(path: str | os.PathLike) -> dict[int, int]:
     if not path.is_file():
         raise FileNotFoundError(f'{path} not found: it says which class each instance of {path.stem}.png has. {_DOC}')
     classes: dict[int, int] = {}
-    for number, line in enumerate(path.read_text(errors='replace').splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding='utf-8-sig', errors='replace').splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -287,7 +288,7 @@ def read_vip_names(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f'list of videos not found: {path}, one name a line. {_DOC}')
     names = []
-    for line in path.read_text(encoding='utf-8').splitlines():
+    for line in read_text(path).splitlines():
         parts = [part for part in line.strip().split('/') if part not in ('', '.')]
         if '..' in parts:
             raise ValueError(f'{path}: {line.strip()!r} leaves the data root; a line is the name of a video. {_DOC}')

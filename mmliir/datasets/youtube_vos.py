@@ -21,6 +21,7 @@ from mmliir.datasets.png import read_ids
 from mmliir.datasets.sources import HOLDOUT_SHARE, holdout_names, youtube_vos_folders
 from mmliir.registry import DATASETS
 from mmliir.structures import VideoSample
+from mmliir.utils.files import read_text
 
 _DOC = 'See docs/datasets.md#youtube-vos.'
 #: (year, split) -> videos that published scores are means over (youtube-vos.org, dataset statistics).
@@ -224,10 +225,11 @@ def read_meta(path: str | Path) -> dict[str, dict[int, VosObject]]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'YouTube-VOS list of videos not found: {path}. {_DOC}')
+    text = read_text(path)
     try:
-        videos = json.loads(path.read_text(encoding='utf-8'))['videos']
+        videos = json.loads(text)['videos']
         return {name: _read_objects(name, video) for name, video in videos.items()}
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (json.JSONDecodeError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f'{path}: expected {{"videos": {{<video>: {{"objects": {{<id>: {{"category", "frames"}}}}}}}}}} '
             f'({type(error).__name__}: {error}). {_DOC}'

@@ -269,7 +269,7 @@ def test_a_list_that_is_no_text_is_named(copy):
     root = copy('davis2017')
     (root / 'ImageSets' / '2017' / 'val.txt').write_bytes(b'\xff\xfe\x00')
     diagnosis = diagnose('davis2017', root)
-    assert 'the list val.txt of 2017 is no text' in texts(diagnosis, 'problem') and diagnosis.state == 'unusable'
+    assert 'val.txt is no UTF-16-LE text' in texts(diagnosis, 'problem') and diagnosis.state == 'unusable'
 
 
 def test_an_image_that_claims_an_unbelievable_size_is_not_decoded(copy):

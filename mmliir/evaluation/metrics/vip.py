@@ -295,7 +295,7 @@ def _frame_matches(files: _Files, constant: float | None) -> InstanceMatches:
 def read_scored_instances(path: Path) -> list[tuple[int, float]]:
     """Return (class, score) of the ids 1, 2, ..."""
     predicted = []
-    for number, line in enumerate(path.read_text(errors='replace').splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding='utf-8-sig', errors='replace').splitlines(), start=1):
         words = line.split()
         try:
             class_id, score = int(words[0]), float(words[1])
