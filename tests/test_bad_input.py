@@ -363,14 +363,15 @@ def evaluate(root, out, *more):
     )
 
 
-def test_a_sequence_that_fails_is_named_the_others_are_kept_and_nothing_is_scored(davis, tmp_path):
+def test_a_sequence_that_fails_is_named_the_others_are_kept_and_scored(davis, tmp_path):
     frame, out = davis / 'JPEGImages' / '480p' / 'v1' / '00002.jpg', tmp_path / 'out'
     whole = frame.read_bytes()
     frame.write_bytes(whole[: len(whole) // 2])
-    error = evaluate(davis, out).error()
-    assert '1 of 3 sequences' in error and 'v1: ' in error and '00002.jpg' in error
-    before = contents(out)
-    assert {Path(name).parts[0] for name in before} == {'v0', 'v2', 'run.json'}
+    part = evaluate(davis, out)
+    assert part.code == 3 and 'INCOMPLETE: 1' in part.out and 'v1 (missing)' in part.out
+    assert 'not scored: v1: ' in part.err and '00002.jpg' in part.err
+    before = {name: data for name, data in contents(out).items() if name.endswith('.png')}
+    assert {Path(name).parts[0] for name in before} == {'v0', 'v2'}
     frame.write_bytes(whole)
     done = evaluate(davis, out)
     assert done.code == 0 and 'data set' in done.out
@@ -379,8 +380,11 @@ def test_a_sequence_that_fails_is_named_the_others_are_kept_and_nothing_is_score
 
 def test_a_first_mask_that_does_not_fit_its_frame_is_named(davis, tmp_path):
     write_label_map(davis / 'Annotations' / '480p' / 'v2' / '00000.png', make_ids())
-    error = evaluate(davis, tmp_path / 'out').error()
-    assert 'v2: ' in error and '56x40' in error and '64x48' in error
+    done = evaluate(davis, tmp_path / 'out')
+    assert done.code == 3
+    assert 'not scored: v2: ' in done.err and '56x40' in done.err and '64x48' in done.err
+    alone = evaluate(davis, tmp_path / 'alone', '--sequences', 'v2').error()
+    assert 'nothing to score' in alone and '56x40' in alone
 
 
 def test_predictions_of_another_run_are_refused_and_stay(davis, tmp_path):
@@ -404,8 +408,9 @@ def test_data_that_are_not_there_and_names_that_do_not_exist(davis, tmp_path):
     assert 'DAVIS not found at' in evaluate(tmp_path / 'nowhere', tmp_path / 'out').error()
     assert "'v9'" in evaluate(davis, tmp_path / 'out', '--sequences', 'v9').error()
     (davis / 'ImageSets' / '2017' / 'val.txt').write_text('v0\nlost\n')
-    assert "'lost'" in evaluate(davis, tmp_path / 'out').error()
+    assert "'lost'" in evaluate(davis, tmp_path / 'out', '--sequences', 'lost').error()
     assert not (tmp_path / 'out').exists()
+    assert 'not scored: lost: DAVIS frames not found' in evaluate(davis, tmp_path / 'part').err
     for more in (('--protocol', 'liir'), ('--task', 'davis2018')):
         wrong = evaluate(davis, tmp_path / 'out', *more)
         assert wrong.code == 2 and 'invalid choice' in wrong.err

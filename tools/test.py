@@ -6,6 +6,8 @@ examples:
   python tools/test.py configs/liir_r18_ytvos.py CKPT --task davis2016 --protocol crw --out work_dirs/crw
   python tools/test.py configs/frozen/raw_lab.py --task davis2016 --data-root data/davis2016
   bash tools/dist_test.sh configs/liir_r18_ytvos.py CKPT 8 --task vip --data-root data/vip
+
+exit code: 0 every sequence was scored, 3 some could not be (they are named, the others are scored), 2 an error
 """
 
 import argparse
@@ -16,8 +18,8 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from rich.console import Console
 
-from mmliir.apis.evaluate import UNTRAINED, default_jobs, evaluate
-from mmliir.cli.common import add_encoder_options, progress_bar
+from mmliir.apis.evaluate import UNTRAINED, default_jobs, evaluate, refuse_nothing
+from mmliir.cli.common import EXIT_INCOMPLETE, add_encoder_options, progress_bar
 from mmliir.evaluation.sharding import current_shard
 from mmliir.evaluation.tables import result_table
 from mmliir.propagation import PRESETS
@@ -59,7 +61,7 @@ def main() -> int:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
 
-    def run() -> None:
+    def run() -> int:
         task = Config.fromfile(str(TASKS / f'{args.task}.py')).task.to_dict()
         shard = current_shard(args.launcher)
         with progress_bar('scoring') as progress:
@@ -81,9 +83,12 @@ def main() -> int:
                 options=args.cfg_options,
                 progress=progress,
                 shard=shard,
+                strict=False,
             )
+        refuse_nothing([(args.task, result)])
+        code = EXIT_INCOMPLETE if result.missing else 0
         if not shard.is_main:
-            return
+            return code
         if result.result is None:
             print(f'{args.task}: the truth is not public; make a submission with `mmliir submit`')
         else:
@@ -91,8 +96,11 @@ def main() -> int:
             print(f'protocol: {result.card.protocol}')
             for note in result.result.notes:
                 print(f'note: {note}', file=sys.stderr)
+        for name, reason in result.missing:
+            print(f'not scored: {name}: {reason}', file=sys.stderr)
         print(f'predictions and scores.json: {result.out_dir}')
         print(f'peak memory of this process: {peak_memory_gib():.2f} GiB')
+        return code
 
     return run_command('test.py', run)
 

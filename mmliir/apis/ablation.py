@@ -39,7 +39,7 @@ from mmliir.propagation import Protocol, resolve_protocol
 from mmliir.registry import DATASETS
 from mmliir.utils.compute import Precision, choose_precision
 from mmliir.utils.env import code_version
-from mmliir.utils.files import sha256_file, write_json_atomic, write_text_atomic
+from mmliir.utils.files import read_text, sha256_file, write_json_atomic, write_text_atomic
 
 try:
     import fcntl
@@ -377,7 +377,7 @@ def _claim(out_dir: Path, settings: Mapping) -> None:
     if not path.is_file():
         write_json_atomic(path, settings)
         return
-    different = differences({'': json.loads(path.read_text(encoding='utf-8'))}, {'': settings})
+    different = differences({'': json.loads(read_text(path))}, {'': settings})
     if different:
         shown = [f'{name.lstrip(".")} was {old!r}, is {new!r}' for name, (old, new) in different.items()]
         more = f'; and {len(shown) - _MAX_SHOWN} more' if len(shown) > _MAX_SHOWN else ''
@@ -465,7 +465,7 @@ def _read_scores(out_dir: Path, job: RowJob, test: _Test) -> RowScores | None:
     path = _predictions(out_dir, job, test) / 'scores.json'
     if not path.is_file():
         return None
-    scores = json.loads(path.read_text(encoding='utf-8'))
+    scores = json.loads(read_text(path))
     checkpoint = job.stages[-1].checkpoint()
     if checkpoint is not None and sha256_file(checkpoint) != scores['run_card']['checkpoint_sha256']:
         return None
@@ -506,7 +506,7 @@ class _Clock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.seen = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+        self.seen = json.loads(read_text(path)) if path.is_file() else {}
 
     def add(self, work: tuple[str, int], seconds: float) -> None:
         kind, amount = work

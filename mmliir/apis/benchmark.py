@@ -118,7 +118,8 @@ def run_benchmarks(
         max_memory: Bound in bytes on the memory of the propagation, see `PropagationSession`.
 
     Returns:
-        The runs, in order of the plan. A sequence that cannot be propagated or scored is named in its run.
+        The runs, in order of the plan. A sequence that cannot be propagated or scored is named in its run; see
+        `refuse_nothing` where none is left.
     """
     runs = []
     for number, planned in enumerate(plan):
@@ -140,15 +141,6 @@ def run_benchmarks(
         )
         runs.append(BenchmarkRun(planned.benchmark, planned.protocol, planned.task, evaluation))
     return runs
-
-
-def refuse_nothing(runs: Sequence[BenchmarkRun]) -> None:
-    """Raise `ValueError` where there is neither a score nor a prediction; names why."""
-    lost = [(run, *pair) for run in runs for pair in run.evaluation.missing]
-    if lost and all(len(run.evaluation.missing) == len(run.task.dataset.names) for run in runs):
-        shown = '; '.join(f'{run.benchmark}, {name}: {reason}' for run, name, reason in lost[:3])
-        more = f'; and {len(lost) - 3} more' if len(lost) > 3 else ''
-        raise ValueError(f'nothing to score: no sequence could be propagated or scored ({shown}{more})')
 
 
 @dataclass(frozen=True)

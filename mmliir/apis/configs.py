@@ -1,10 +1,13 @@
 """Read configs and command-line changes to them, and refuse names that nobody reads."""
 
 import difflib
+import re
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+
+from mmliir.utils.files import read_text
 
 #: Top-level entries of our configs besides those that the Runner reads.
 _OWN_KEYS = {'precision', 'protocol', 'stages', 'ablation', 'task', 'device'}
@@ -18,6 +21,8 @@ _RUNNER_KEYS = {
 
 #: In the place of a value that a config does not have.
 ABSENT = '(absent)'
+# How the byte order marks of UTF-8, UTF-16 and UTF-32 start.
+_MARKS = (b'\xef\xbb', b'\xff\xfe', b'\xfe\xff', b'\x00\x00')
 
 
 def load_config(path: str | Path, options: dict | None = None) -> Config:
@@ -39,14 +44,40 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
         near = sorted(str(p) for p in path.parent.glob('*.py')) if path.parent.is_dir() else []
         hint = f'; that folder holds {", ".join(near)}' if near else ''
         raise FileNotFoundError(f'config not found: {path}{hint}')
-    try:
-        cfg = Config.fromfile(str(path))
-    except (SyntaxError, NameError, TypeError, KeyError) as error:
-        raise ValueError(f'config {path}: {_text(error)}') from error
+    cfg = read_config(path)
     _refuse_unknown(set(cfg), f'config {path}')
     change_config(cfg, options or {}, '--cfg-options')
     init_default_scope(cfg.get('default_scope', 'mmliir'))
     return cfg
+
+
+def read_config(path: str | Path) -> Config:
+    """Read a config file and the files it is based on, unchanged.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: It, or a file it is based on, is no UTF-8 text, or no config; the message names the file.
+    """
+    try:
+        return Config.fromfile(str(path))
+    except (SyntaxError, NameError, TypeError, KeyError, UnicodeDecodeError) as error:
+        _name_unreadable(Path(path), set())
+        raise ValueError(f'config {path}: {_text(error)}') from error
+
+
+def _name_unreadable(path: Path, seen: set[Path]) -> None:
+    """Raise `ValueError` where a config, or one of those that its text names, is a file that MMEngine cannot read."""
+    if path in seen or not path.is_file():
+        return
+    seen.add(path)
+    text = read_text(path)  # names a file of another encoding
+    if path.read_bytes() != text.encode() and path.read_bytes()[:2] in _MARKS:
+        raise ValueError(
+            f'config {path} starts with a byte order mark, which Python files here must not have. Save it as UTF-8 '
+            'without one (in an editor "UTF-8", not "UTF-8 with BOM").'
+        )
+    for named in re.findall(r'[\'"]([^\'"\n]+\.py)[\'"]', text):
+        _name_unreadable(path.parent / named, seen)
 
 
 def change_config(cfg: Config, changes: dict, where: str) -> None:

@@ -67,12 +67,14 @@ class Evaluation:
         out_dir: Predictions, `run.json` and `scores.json`.
         card: Everything that the predictions depend on.
         missing: (name, reason) of the sequences that could not be propagated or scored; only what is there is scored.
+        num_asked: Sequences that were asked for.
     """
 
     result: BenchmarkResult | None
     out_dir: Path
     card: ProtocolCard
     missing: tuple[tuple[str, str], ...] = ()
+    num_asked: int = 0
 
 
 def build_method(
@@ -128,6 +130,7 @@ def evaluate(
     name: str | None = None,
     shard: Shard = ALONE,
     compiled: bool = False,
+    strict: bool = True,
 ) -> Evaluation:
     """Propagate and score; a killed evaluation continues, finished sequences are not computed again.
 
@@ -150,12 +153,13 @@ def evaluate(
         progress: Called by the metric with (done, all).
         name: Of the feature, on the card; None takes the config file's.
         shard: This process's part of the sequences, see `run_task`.
+        strict: A sequence that cannot be propagated or scored is an error, and nothing is scored; see `run_task`.
 
     Returns:
         The scores and where things are.
 
     Raises:
-        ValueError: A sequence cannot be propagated; nothing is scored then.
+        ValueError: A sequence cannot be propagated or scored (`strict`).
     """
     if isinstance(config, Config):
         cfg, name = config, name or Path(config.filename or 'config').stem
@@ -180,7 +184,7 @@ def evaluate(
         backend=backend,
         jobs=jobs,
         progress=progress,
-        strict=True,
+        strict=strict,
         shard=shard,
     )
 
@@ -246,6 +250,8 @@ def run_task(
     """
     out_dir = Path(out_dir)
     _refuse_data_as_output(task, out_dir)
+    if strict:
+        task.refuse_broken()
     samples, unread = _open_samples(task, strict)
     identity = dataclasses.replace(identity, details=identity.details | {'state_sha256': state_digest(model)})
 
@@ -303,7 +309,16 @@ def run_task(
             result = dataclasses.replace(result, missing=missing, notes=notes)
             write_json_atomic(out_dir / SCORES_NAME, {**result.to_dict(), 'run_card': card.to_dict()})
     missing = shard.gather(missing)[0]  # all processes end with one exit code
-    return Evaluation(result, out_dir, card, missing)
+    return Evaluation(result, out_dir, card, missing, len(task.dataset.names))
+
+
+def refuse_nothing(evaluations: Sequence[tuple[str, Evaluation]]) -> None:
+    """Raise `ValueError` where none of the named evaluations has a score or a prediction; says why."""
+    lost = [(what, *pair) for what, evaluation in evaluations for pair in evaluation.missing]
+    if lost and all(len(evaluation.missing) == evaluation.num_asked for _, evaluation in evaluations):
+        shown = '; '.join(f'{what}, {name}: {reason}' for what, name, reason in lost[:3])
+        more = f'; and {len(lost) - 3} more' if len(lost) > 3 else ''
+        raise ValueError(f'nothing to score: no sequence could be propagated or scored ({shown}{more})')
 
 
 def _open_samples(task: Task, strict: bool) -> tuple[list, dict[str, str]]:

@@ -25,7 +25,7 @@ from mmliir.models.backbones.adapters.timm_models import timm_normalization
 from mmliir.models.backbones.adapters.torchvision_models import torchvision_normalization, torchvision_weights_url
 from mmliir.models.methods import BaseCorrespondence
 from mmliir.utils.env import code_version
-from mmliir.utils.files import sha256_file
+from mmliir.utils.files import read_text, sha256_file
 
 #: Of frames where a feature does not say how it wants them, as numbers on [0, 1].
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -344,9 +344,10 @@ def _hf_config(name: str, download: bool) -> tuple[dict, tuple]:
 
 
 def _read_json(path: str | Path) -> dict:
+    text = read_text(path)
     try:
-        content = json.loads(Path(path).read_text(encoding='utf-8'))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f'{path} is no JSON: {error}') from error
     if not isinstance(content, dict):
         raise ValueError(f'{path} holds a {type(content).__name__}, expected an object')

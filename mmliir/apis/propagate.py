@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from mmengine.config import Config
 from mmliir.apis.configs import load_config
 from mmliir.apis.encoders import make_encoder, settle_compile
 from mmliir.apis.evaluate import build_method, describe_input, describe_model
-from mmliir.datasets import FrameArray, check_mask_size, open_frames, read_label_map
+from mmliir.datasets import FrameArray, check_mask_size, number_colors, open_frames, read_label_map
 from mmliir.datasets.listing import is_system_file
-from mmliir.datasets.masks import label_map_png
+from mmliir.datasets.masks import are_palette_colors, label_map_png
 from mmliir.evaluation.protocol import (
     RUN_CARD_NAME,
     ProtocolCard,
@@ -25,12 +25,21 @@ from mmliir.evaluation.protocol import (
     fingerprint_data,
     write_run_card,
 )
-from mmliir.propagation import Protocol, VideoLabels, propagate_video, resolve_protocol
+from mmliir.propagation import (
+    Absence,
+    Protocol,
+    VideoLabels,
+    find_absences,
+    present_ids,
+    propagate_video,
+    resolve_protocol,
+)
 from mmliir.structures import FrameSequence
 from mmliir.utils.compute import choose_precision, limit_threads
 from mmliir.utils.env import code_version
 from mmliir.utils.files import write_bytes_atomic
 from mmliir.utils.pipeline import NO_OVERLAP, Overlap, map_ahead, overlap_for
+from mmliir.utils.words import number_of
 from mmliir.visualization import overlay_labels, require_video_writer, write_video
 
 OVERLAY_NAME = 'overlay'
@@ -51,6 +60,7 @@ class Propagation:
         notes: What was assumed about the mask files, one sentence each.
         card: Everything that the label maps depend on.
         inputs: Files and folders that are read: the video and the masks.
+        given: Frame number -> ids that its mask gives.
         overlap: What of reading and writing runs beside the propagation.
     """
 
@@ -61,6 +71,7 @@ class Propagation:
     notes: tuple[str, ...]
     card: ProtocolCard
     inputs: tuple[Path, ...]
+    given: Mapping[int, frozenset[int]]
     overlap: Overlap = NO_OVERLAP
 
     def __len__(self) -> int:
@@ -81,6 +92,9 @@ class WrittenMasks:
         was_complete: An earlier run had finished the same thing, nothing was computed.
         empty_from: Name of the frame from which on no mask shows an object; None where the last one shows one, or where
             nothing was computed.
+        absences: Where objects that had been given are in no mask, in order of frames; empty where nothing was
+            computed.
+        num_before: Frames before the first given mask; their masks are empty.
     """
 
     out_dir: Path
@@ -88,6 +102,13 @@ class WrittenMasks:
     overlay: Path | None
     was_complete: bool
     empty_from: str | None = None
+    absences: tuple[Absence, ...] = ()
+    num_before: int = 0
+
+    @property
+    def lost(self) -> tuple[Absence, ...]:
+        """The absences that last to the end of the video, one an object."""
+        return tuple(absence for absence in self.absences if absence.to_the_end)
 
 
 class _FirstFrames:
@@ -187,7 +208,9 @@ def propagate(
         seed=identity.seed,
     )
     inputs = tuple(Path(item) for item in (video, *masks.values()) if isinstance(item, str | Path))
-    return Propagation(frames.name, frames, frame_names, label_maps, notes, card, inputs, overlap_for(model.device))
+    given = {number: present_ids(ids) for number, ids in labels.items()}
+    overlap = overlap_for(model.device)
+    return Propagation(frames.name, frames, frame_names, label_maps, notes, card, inputs, given, overlap)
 
 
 def write_propagation(
@@ -225,10 +248,10 @@ def write_propagation(
         (p for p in (out_dir / f'{OVERLAY_NAME}{s}' for s in ('.mp4', '.webm')) if p.is_file()), None
     )
     if resumed and all(path.is_file() for path in paths) and (old_overlay is not None or not overlay):
-        return WrittenMasks(out_dir, len(paths), old_overlay, True)
+        return WrittenMasks(out_dir, len(paths), old_overlay, True, num_before=min(propagation.given))
     if not resumed:
         write_run_card(out_dir, propagation.card)
-    shown: list[bool] = []
+    shown: list[frozenset[int]] = []
     stream = _written(propagation, paths, progress or (lambda done, total: None), overlay, shown)
     video = None
     if overlay:
@@ -238,17 +261,18 @@ def write_propagation(
     else:
         for _ in stream:
             pass
-    last = max(number for number, any_object in enumerate(shown) if any_object)  # the given mask has one
+    last = max(number for number, ids in enumerate(shown) if ids)  # the given mask has one
     empty_from = None if last == len(shown) - 1 else propagation.frame_names[last + 1]
-    return WrittenMasks(out_dir, len(paths), video, False, empty_from)
+    absences = find_absences(shown, propagation.given, propagation.frame_names)
+    return WrittenMasks(out_dir, len(paths), video, False, empty_from, absences, min(propagation.given))
 
 
 def _written(
-    propagation: Propagation, paths: list[Path], progress, with_frames: bool, shown: list[bool]
+    propagation: Propagation, paths: list[Path], progress, with_frames: bool, shown: list[frozenset[int]]
 ) -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
     """(frame, label map), each after its file is written; the frame is None unless it is asked for.
 
-    Whether a map shows an object is noted in `shown`.
+    Which objects a map shows is noted in `shown`.
     """
 
     def encode(item: tuple[Path, np.ndarray | None, np.ndarray]) -> tuple[Path, bytes, np.ndarray | None, np.ndarray]:
@@ -261,7 +285,7 @@ def _written(
         for done, (path, content, frame, label_map) in enumerate(encoded, start=1):
             write_bytes_atomic(path, content, durable=False)
             progress(done, len(paths))
-            shown.append(bool(label_map.any()))
+            shown.append(present_ids(label_map))
             yield frame, label_map
 
 
@@ -310,17 +334,51 @@ def _read_masks(
             f'{outside[0]}'
         )
     size = np.asarray(frames[min(masks)]).shape[:2]
+    files = [mask for _, mask in sorted(masks.items()) if not isinstance(mask, np.ndarray)]
+    colors = number_colors(files) if files and len(masks) > 1 else None
+    if colors is not None and len(files) < len(masks) and not are_palette_colors(colors):
+        raise ValueError(
+            f'{files[0]} holds colours that are not of the DAVIS palette, another mask is an array of ids: which of '
+            'them are one object cannot be known. Give all masks of a video in one way.'
+        )
     labels, notes = {}, []
     for number, mask in sorted(masks.items()):
         if isinstance(mask, np.ndarray):
             labels[number] = _checked_array(mask, number)
             check_mask_size(labels[number], size, f'the mask of frame {number}')
         else:
-            label_map = read_label_map(mask, require_object=True)
+            label_map = read_label_map(mask, require_object=True, colors=colors)
             check_mask_size(label_map, size, mask)
             labels[number] = label_map.ids
             notes += [f'{mask}: {note}' for note in label_map.notes]
-    return labels, tuple(notes)
+    return labels, (*notes, *_notes_on_ids(labels), *_notes_before(labels, frames))
+
+
+def _notes_on_ids(labels: Mapping[int, np.ndarray]) -> Iterator[str]:
+    """Which objects are given again: one that is meant to be another needs an id of its own."""
+    seen: dict[int, int] = {}
+    for number, ids in sorted(labels.items()):
+        objects = [int(i) for i in np.unique(ids) if i]
+        again = [i for i in objects if i in seen]
+        if again:
+            yield (
+                f'the mask of frame {number} gives {_ids_text(again)} again, taken as the same as in frame '
+                f'{seen[again[0]]}; another object needs another id'
+            )
+        seen |= {i: seen.get(i, number) for i in objects}
+
+
+def _notes_before(labels: Mapping[int, np.ndarray], frames: FrameSequence) -> Iterator[str]:
+    first = min(labels)
+    if first:
+        yield (
+            f'{number_of(first, "frame")} before the first mask (frame {first}) will be written empty: objects are '
+            f'followed forwards only. Give a mask of frame 0, or propagate the frames in reverse order for that part'
+        )
+
+
+def _ids_text(ids: Sequence[int]) -> str:
+    return f'object{"" if len(ids) == 1 else "s"} {", ".join(map(str, ids))}'
 
 
 def _checked_array(mask: np.ndarray, number: int) -> np.ndarray:

@@ -25,7 +25,7 @@ from mmliir.testing.synthetic import (
 )
 from mmliir.utils.checkpoint import read_checkpoint
 from mmliir.utils.env import environment
-from mmliir.utils.files import write_json_atomic
+from mmliir.utils.files import read_text, write_json_atomic
 from mmliir.utils.machine import usable_cores
 from mmliir.utils.progress import ProgressBar
 from mmliir.visualization import contact_sheet, overlay_labels, write_video
@@ -108,7 +108,7 @@ def make_data(root: Path) -> Path:
     """Generate the training videos and the benchmark, once."""
     done = root / 'done.json'
     key = {'train': TRAIN_VIDEOS, 'val': VAL_VIDEOS, 'size': list(FRAME_SIZE), 'scenes': asdict(SCENES)}
-    if done.is_file() and json.loads(done.read_text()) == json.loads(json.dumps(key)):
+    if done.is_file() and json.loads(read_text(done)) == json.loads(json.dumps(key)):
         return root
     _say('1/5', f'generating {TRAIN_VIDEOS} training videos and {VAL_VIDEOS} with ground truth')
     seeds = [*_TRAIN_SEEDS, *_VAL_SEEDS]
@@ -224,7 +224,7 @@ def read_loss_curves(run_dir: Path, names: Sequence[str] = ('loss_reconstruction
     for stage_dir in [*sorted(run_dir.glob('stage_*')), run_dir]:
         points = {}
         for path in sorted(stage_dir.glob('*/vis_data/scalars.json')):
-            for line in path.read_text().splitlines():
+            for line in read_text(path).splitlines():
                 entry = json.loads(line)
                 points[entry.get('step', entry.get('iter', 0))] = entry
         for step, entry in sorted(points.items()):

@@ -17,7 +17,7 @@ from mmliir.engine import CorrespondenceRunner
 from mmliir.registry import MODELS
 from mmliir.utils.checkpoint import read_checkpoint
 from mmliir.utils.compute import Precision, choose_precision, explain_precision, limit_threads
-from mmliir.utils.files import write_json_atomic
+from mmliir.utils.files import read_text, write_json_atomic
 
 _DONE = 'stage_done.json'
 _REPLACEABLE_WRAPPERS = ('OptimWrapper', 'DeferredOptimWrapper', 'AutocastOptimWrapper')
@@ -178,7 +178,7 @@ def result_of_stage(cfg: Config) -> Path | None:
     done = Path(cfg.work_dir) / _DONE
     if not done.is_file():
         return None
-    result = json.loads(done.read_text())
+    result = json.loads(read_text(done))
     checkpoint = Path(cfg.work_dir) / result['checkpoint']
     return checkpoint if checkpoint.is_file() and result['max_iters'] == cfg.train_cfg.max_iters else None
 
@@ -191,7 +191,7 @@ def _latest_checkpoint(work_dir: Path) -> Path | None:
     pointer = work_dir / 'last_checkpoint'
     if not pointer.is_file():
         return None
-    named = work_dir / Path(pointer.read_text().strip()).name
+    named = work_dir / Path(read_text(pointer).strip()).name
     if named.is_file():
         return named
     return max(work_dir.glob('*.pth'), key=lambda path: path.stat().st_mtime_ns, default=None)

@@ -78,8 +78,8 @@ def _layer(text: str) -> int | str:
 
 def _run_eval(args: argparse.Namespace) -> int:
     # Here, and not at the top: they bring PyTorch and all models, which other commands do not wait for.
-    from mmliir.apis.benchmark import folder_name, plan_runs, refuse_nothing, run_benchmarks, write_results
-    from mmliir.apis.evaluate import default_jobs
+    from mmliir.apis.benchmark import folder_name, plan_runs, run_benchmarks, write_results
+    from mmliir.apis.evaluate import default_jobs, refuse_nothing
     from mmliir.apis.features import build_feature
     from mmliir.evaluation.sharding import current_shard
 
@@ -123,7 +123,7 @@ def _run_eval(args: argparse.Namespace) -> int:
     missing = sum(len(run.evaluation.missing) for run in runs)
     if shard.is_main:
         (out_dir / 'report.html').unlink(missing_ok=True)  # an earlier run's: this one may end without
-    refuse_nothing(runs)
+    refuse_nothing([(run.benchmark, run.evaluation) for run in runs])
     if shard.is_main:
         written = write_results(runs, out_dir, _command(args), not args.no_report)
         console = Console(width=None if sys.stdout.isatty() else 120)

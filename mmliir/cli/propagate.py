@@ -3,11 +3,18 @@
 import argparse
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmengine.config import DictAction
 
 from mmliir.cli.common import add_encoder_options, add_max_memory, positive, progress_bar
+from mmliir.utils.words import number_of
+
+if TYPE_CHECKING:
+    from mmliir.apis.propagate import WrittenMasks
+    from mmliir.propagation import Absence
 
 
 def add_propagate(subparsers: argparse._SubParsersAction) -> None:
@@ -105,15 +112,28 @@ def _run_propagate(args: argparse.Namespace) -> int:
         written = write_propagation(propagation, args.out, args.overlay, args.overwrite, report)
     done = 'were there already, of the same run' if written.was_complete else 'written'
     print(f'{written.num_masks} masks {done}: {written.out_dir}')
-    if written.empty_from is not None:
-        print(
-            f'note: no mask shows an object from frame {written.empty_from} on. If it is still in sight, try another '
-            '--protocol, larger frames or another feature.',
-            file=sys.stderr,
-        )
+    for note in _notes(written):
+        print(f'note: {note}', file=sys.stderr)
     if written.overlay is not None:
         print(f'overlay: {written.overlay}')
     return 0
+
+
+def _notes(written: 'WrittenMasks') -> Iterator[str]:
+    """What of the objects is missing in the masks, each thing once."""
+    advice = 'If it is still in sight, try another --protocol, larger frames or another feature.'
+    gaps: dict[int, list[Absence]] = {}
+    for absence in written.absences:
+        if not absence.to_the_end:
+            gaps.setdefault(absence.object_id, []).append(absence)
+    for object_id, found in gaps.items():
+        count = number_of(sum(gap.num_frames for gap in found), 'mask')
+        yield f'object {object_id} is missing in {count} and then there again, first from frame {found[0].first} on.'
+    for absence in written.lost:
+        if absence.first != written.empty_from:
+            yield f'object {absence.object_id} is in no mask from frame {absence.first} on. {advice}'
+    if written.empty_from is not None:
+        yield f'no mask shows an object from frame {written.empty_from} on. {advice}'
 
 
 def _numbered_mask(text: str) -> tuple[int, Path]:

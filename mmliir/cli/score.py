@@ -17,7 +17,8 @@ _EXAMPLES = """examples:
 predictions: <pred>/<sequence>/<frame>.png, indexed, pixel value = id (DAVIS, YouTube-VOS, VIP; vip_instance also
 <frame>.txt), or <pred>/<sequence>/tracks.npz (JHMDB, BADJA, TAP-Vid); see docs/datasets.md
 
-exit code: 0 every sequence was scored, 3 some have no predictions (they are named, the others are scored), 2 an error
+exit code: 0 every sequence was scored, 3 some could not be (they are named, the others are scored), 2 an error or
+nothing to score
 """
 
 
@@ -53,23 +54,14 @@ def add_score(subparsers: argparse._SubParsersAction) -> None:
 def _run_score(args: argparse.Namespace) -> int:
     # Here, and not at the top: they bring PyTorch, which `--help` does not wait for.
     from mmliir.evaluation.benchmarks import open_metric
-    from mmliir.evaluation.metrics import DavisMetric
-    from mmliir.evaluation.metrics.scores import to_result, with_objects
-    from mmliir.evaluation.scoring import drop_missing, score_task
+    from mmliir.evaluation.scoring import score_all_there_is
     from mmliir.evaluation.tables import result_table
 
     if args.out is not None and args.out.is_dir():
         raise ValueError(f'--out {args.out} is a folder; give the name of a JSON file.')
     task = open_metric(args.benchmark, args.data_root, args.sequences, args.split)
     with progress_bar('scoring') as report:
-        if isinstance(task.metric, DavisMetric):  # knows objects, too
-            metric, missing = drop_missing(task, args.pred)
-            scores = metric.score(args.pred, args.backend, args.jobs, report)
-            result = to_result(scores, metric.num_sequences_in_split, metric.num_published, missing)
-            numbers = with_objects(result, scores)
-        else:
-            result = score_task(task, args.pred, args.backend, args.jobs, report, strict=False)
-            numbers = result.to_dict()
+        result, numbers = score_all_there_is(task, args.pred, args.backend, args.jobs, report)
     if args.out is not None:
         write_json_atomic(args.out, {**numbers, 'run_card': read_run_card(args.pred)})
     Console(width=None if sys.stdout.isatty() else 120).print(result_table(result))

@@ -6,7 +6,7 @@ from mmliir.datasets.clip_sampling import LIIR_GAPS, sample_pairs
 from mmliir.datasets.davis import DavisDataset, read_davis_labels
 from mmliir.datasets.frames import FrameArray, FrameFolder, VideoFile, open_frames
 from mmliir.datasets.jhmdb import JhmdbDataset
-from mmliir.datasets.masks import LabelMap, check_mask_size, read_label_map, write_label_map
+from mmliir.datasets.masks import LabelMap, check_mask_size, number_colors, read_label_map, write_label_map
 from mmliir.datasets.pictures import BrokenMediaError, read_image
 from mmliir.datasets.safe_pickle import read_pickle
 from mmliir.datasets.samplers import PairIndex, PairSampler
@@ -51,6 +51,7 @@ __all__ = [
     'open_frames',
     'read_davis_labels',
     'read_image',
+    'number_colors',
     'read_label_map',
     'read_pickle',
     'sample_pairs',

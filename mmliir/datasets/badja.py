@@ -1,8 +1,9 @@
 """BADJA: joints of animals, annotated in about every fifth frame of DAVIS videos."""
 
+import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -11,14 +12,17 @@ from PIL import Image
 
 from mmliir.datasets.keypoints import FrameFiles
 from mmliir.datasets.listing import is_clutter, list_pictures
-from mmliir.datasets.named import NamedSamples, choose_sequences, is_folder_name
+from mmliir.datasets.named import NamedSamples, choose_sequences, is_folder_name, refuse_broken, sort_out
 from mmliir.registry import DATASETS
 from mmliir.structures import PointSample
+from mmliir.utils.files import read_text
 
 #: Of the 37 joints of the animal model, those that are annotated and scored (aharley/pips, badjadataset.py).
 EVALUATED_JOINTS = (8, 9, 10, 12, 13, 14, 15, 18, 19, 20, 22, 23, 24, 25, 28, 31, 32, 33, 35, 36)
 #: The DAVIS videos that published scores are means over.
 PUBLISHED_ANIMALS = ('bear', 'camel', 'cows', 'dog', 'dog-agility', 'horsejump-high', 'horsejump-low')
+#: The videos that come with BADJA and are not of DAVIS; they are used where they are named.
+EXTRA_ANIMALS = ('impala0', 'rs_dog', 'cat_jump', 'tiger')
 #: (H, W) that joints are given in, where no image of full resolution says otherwise.
 ANNOTATION_SIZE = (1080, 1920)
 
@@ -87,8 +91,9 @@ class BadjaDataset(NamedSamples):
             nobody can follow them, and 43 of the 1,632 evaluations are on such. False leaves them out.
 
     Raises:
-        FileNotFoundError: A folder is missing; the message says where was looked.
-        ValueError: A file of joints that is none, or an unknown sequence.
+        FileNotFoundError: The joints, or the frames of every sequence are missing; the message says where was looked.
+        ValueError: No file of joints can be read, or an unknown sequence. Single sequences whose joints cannot be read
+            or whose frames are missing are in `broken`.
     """
 
     family = 'badja'
@@ -108,13 +113,19 @@ class BadjaDataset(NamedSamples):
         files = {path.stem: path for path in sorted(folder.glob('*.json')) if not is_clutter(path.name)}
         if not files:
             raise FileNotFoundError(f'BADJA not found at {self.data_root}: no joint_annotations/*.json in it. {_DOC}')
-        self._rows = {name: read_badja_rows(path) for name, path in files.items()}
-        usual = [name for name, rows in self._rows.items() if not is_extra(rows[0])]
+        self._rows, unread = sort_out(files, lambda name: read_badja_rows(files[name]))
+        usual = [
+            name for name in files if not (name in EXTRA_ANIMALS if name in unread else is_extra(self._rows[name][0]))
+        ]
         self.num_sequences_in_split = len(usual)
         self.names = usual if sequences is None else choose_sequences(list(files), sequences, str(folder))
         if not self.names:
             raise ValueError(f'{folder} holds extra_videos alone ({", ".join(files)}): name the sequences. {_DOC}')
-        self._folders = {name: self._find(self._rows[name][0].image, 'frames', name) for name in self.names}
+        self._folders, self.broken = sort_out(self.names, functools.partial(self._frames_folder, unread))
+
+    def _frames_folder(self, unread: Mapping[str, str], name: str) -> Path:
+        refuse_broken(unread, name)
+        return self._find(self._rows[name][0].image, 'frames', name)
 
     def sample(self, name: str) -> PointSample:
         """Return one video by name. Frames are read when they are asked for.
@@ -150,6 +161,7 @@ class BadjaDataset(NamedSamples):
         Raises:
             FileNotFoundError: The folder or a mask is missing; the message says where was looked.
         """
+        refuse_broken(self.broken, name)
         rows = self._rows[name]
         first = self._find(rows[0].mask, 'masks', name)
         missing: list[Path] = []
@@ -165,6 +177,7 @@ class BadjaDataset(NamedSamples):
         )
 
     def _read(self, name: str) -> tuple[list[Path], BadjaTruth]:
+        refuse_broken(self.broken, name)
         rows = self._rows[name]
         paths = _clip(list_pictures(self._folders[name]).files, rows, self._folders[name], name)
         places = {_number(path.stem): place for place, path in enumerate(paths)}
@@ -229,8 +242,9 @@ def scale_points(points: np.ndarray, size: tuple[int, int], new_size: tuple[int,
 
 def read_badja_rows(path: Path) -> list[_Row]:
     """Read a file of joints; every word in it is checked before it is used."""
+    text = read_text(path)
     try:
-        entries = json.loads(path.read_text(encoding='utf-8'))
+        entries = json.loads(text)
         rows = [_read_row(entry) for entry in entries]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(

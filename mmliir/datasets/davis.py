@@ -2,17 +2,18 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from mmliir.datasets.frames import FrameFolder
-from mmliir.datasets.masks import check_mask_size, list_annotations, read_label_map
-from mmliir.datasets.named import NamedSamples, choose_sequences
+from mmliir.datasets.masks import check_mask_size, has_colors, list_annotations, number_colors, read_label_map
+from mmliir.datasets.named import NamedSamples, choose_sequences, refuse_broken, without_files
 from mmliir.registry import DATASETS
 from mmliir.structures import VideoSample
+from mmliir.utils.files import read_text
 
 _DOC = 'See docs/datasets.md#davis.'
 _VOID_2017 = 255
@@ -52,7 +53,7 @@ class DavisDataset(NamedSamples):
             annotated frame of each later object, a map of the new objects alone (as YouTube-VOS does).
 
     Raises:
-        FileNotFoundError: A folder, the list, or a sequence of the list is missing.
+        FileNotFoundError: A folder, the list, or every sequence of the list is missing; single ones are in `broken`.
         ValueError: An unknown year or sequence.
     """
 
@@ -77,10 +78,11 @@ class DavisDataset(NamedSamples):
         listed, self.list_path = read_names(self.data_root, year, split)
         self.num_sequences_in_split = len(listed)
         self.names = choose_sequences(listed, sequences, self.list_path)
-        self._check_folders()
+        self.broken = self._without_folders()
 
     def sample(self, name: str) -> VideoSample:
         """Return one sequence by name. Frames and labels are read when they are asked for."""
+        refuse_broken(self.broken, name)
         frames = FrameFolder(self._frames_dir(name))
         annotations = self.annotation_paths(name)
         numbers = {stem: number for number, stem in enumerate(frames.frame_names)}
@@ -90,10 +92,11 @@ class DavisDataset(NamedSamples):
                 f'{name}: annotation {stray[0]} has no frame of that name in {frames.path} '
                 f'({len(stray)} such). Frames and annotations are paired by file stem. {_DOC}'
             )
+        colors = self._colors(annotations)
         given: dict[int, Callable[[], np.ndarray]] = {}
-        for path, new_ids in self._given_paths(annotations):
+        for path, new_ids in self._given_paths(annotations, colors):
             given[numbers[path.stem]] = functools.partial(
-                read_davis_labels, path, self.year, frames.frame_size, new_ids
+                read_davis_labels, path, self.year, frames.frame_size, new_ids, colors
             )
         return VideoSample(name, frames, frames.frame_names, given)
 
@@ -114,17 +117,27 @@ class DavisDataset(NamedSamples):
     def truth_labels(self, name: str) -> dict[int, Callable[[], np.ndarray]]:
         """Return what reads the true label map, (H, W) uint8, of each annotated frame: frame number -> function."""
         numbers = {stem: number for number, stem in enumerate(FrameFolder(self._frames_dir(name)).frame_names)}
+        annotations = self.annotation_paths(name)
+        colors = self._colors(annotations)
         return {
-            numbers[path.stem]: functools.partial(read_davis_labels, path, self.year)
-            for path in self.annotation_paths(name)
+            numbers[path.stem]: functools.partial(read_davis_labels, path, self.year, colors=colors)
+            for path in annotations
             if path.stem in numbers
         }
 
-    def _given_paths(self, annotations: list[Path]) -> Iterator[tuple[Path, tuple[int, ...] | None]]:
+    def _colors(self, annotations: list[Path]) -> dict[int, int] | None:
+        """The ids of a sequence's colours, for annotations that were saved as pictures; of 2016 everything is id 1."""
+        if self.year == 2016 or (self.given == 'first_frame' and not has_colors(annotations[0])):
+            return None
+        return number_colors(annotations)
+
+    def _given_paths(
+        self, annotations: list[Path], colors: Mapping[int, int] | None
+    ) -> Iterator[tuple[Path, tuple[int, ...] | None]]:
         first = annotations[0]
         yield first, None
         if self.given == 'first_appearance':
-            new = first_appearances(annotations, lambda path: read_davis_labels(path, self.year))
+            new = first_appearances(annotations, lambda path: read_davis_labels(path, self.year, colors=colors))
             yield from ((path, ids) for path, ids in new if path != first)
 
     def export_names(self, name: str) -> tuple[str, ...]:
@@ -137,7 +150,9 @@ class DavisDataset(NamedSamples):
 
     def allowed_ids(self, name: str) -> frozenset[int]:
         """Return the ids that predictions of a sequence may hold: those of its first annotation."""
-        return frozenset(np.unique(read_davis_labels(self.annotation_paths(name)[0], self.year)).tolist()) - {0}
+        annotations = self.annotation_paths(name)
+        first = read_davis_labels(annotations[0], self.year, colors=self._colors(annotations))
+        return frozenset(np.unique(first).tolist()) - {0}
 
     def _frames_dir(self, name: str) -> Path:
         return self.data_root / 'JPEGImages' / self.resolution / name
@@ -145,15 +160,14 @@ class DavisDataset(NamedSamples):
     def _annotations_dir(self, name: str) -> Path:
         return self.data_root / 'Annotations' / self.resolution / name
 
-    def _check_folders(self) -> None:
-        for what, folder_of in (('frames', self._frames_dir), ('annotations', self._annotations_dir)):
-            missing = [name for name in self.names if not folder_of(name).is_dir()]
-            if missing:
-                raise FileNotFoundError(
-                    f'DAVIS {what} not found at {folder_of(missing[0]).parent} (looked for {len(self.names)} '
-                    f'folders of {self.list_path}; {len(missing)} missing, the first is {missing[0]!r}). '
-                    f'{_DOC}'
-                )
+    def _without_folders(self) -> dict[str, str]:
+        """Sequence of the list -> which of its folders is missing."""
+        where = f'looked for the folders that {self.list_path} names. {_DOC}'
+        annotations = {name: self._annotations_dir(name) for name in self.names}
+        frames = {name: self._frames_dir(name) for name in self.names}
+        return without_files('DAVIS annotations', annotations, Path.is_dir, where) | without_files(
+            'DAVIS frames', frames, Path.is_dir, where
+        )
 
 
 def read_davis_labels(
@@ -161,6 +175,7 @@ def read_davis_labels(
     year: int,
     frame_size: tuple[int, int] | None = None,
     keep_ids: Sequence[int] | None = None,
+    colors: Mapping[int, int] | None = None,
 ) -> np.ndarray:
     """Read one annotation by the rule of its year.
 
@@ -169,11 +184,15 @@ def read_davis_labels(
         year: 2017: ids, 255 is void and becomes 0. 2016: one object, whatever its value, becomes 1.
         frame_size: (H, W) that the map must have; None to accept any.
         keep_ids: Objects to keep, the others become background; None for all.
+        colors: Of a sequence whose annotations are pictures in colours, see `number_colors`; None for ids.
 
     Returns:
         (H, W) uint8.
     """
-    label_map = read_label_map(path, binary=True) if year == 2016 else read_label_map(path, void=_VOID_2017)
+    if year == 2016:
+        label_map = read_label_map(path, binary=True)
+    else:
+        label_map = read_label_map(path, void=_VOID_2017, colors=colors)
     if frame_size is not None:
         check_mask_size(label_map, frame_size, path)
     if keep_ids is None:
@@ -233,7 +252,7 @@ def read_names(data_root: Path, year: int, split: str) -> tuple[list[str], Path]
             f'(DAVIS {year}, split {split!r}). {_DOC}'
         )
     names = []
-    for line in path.read_text().splitlines():
+    for line in read_text(path).splitlines():
         first = line.split()[0] if line.split() else ''
         if first:
             # A pair of paths '/JPEGImages/480p/<name>/00000.jpg ...', or the name itself.

@@ -8,9 +8,10 @@ import numpy as np
 
 from mmliir.datasets.keypoints import FrameFiles
 from mmliir.datasets.listing import is_clutter, list_pictures
-from mmliir.datasets.named import NamedSamples, choose_sequences, is_folder_name
+from mmliir.datasets.named import NamedSamples, choose_sequences, is_folder_name, refuse_broken, without_files
 from mmliir.registry import DATASETS
 from mmliir.structures import PointSample
+from mmliir.utils.files import read_text
 
 NUM_JOINTS = 15
 #: The clips of split 1 that are for testing; published scores are means over them.
@@ -67,7 +68,8 @@ class JhmdbDataset(NamedSamples):
         sequences: Names to keep, in this order; None for the whole list.
 
     Raises:
-        FileNotFoundError: A folder, the list, or the images or joints of a clip of the list are missing.
+        FileNotFoundError: A folder, the list, or the images or joints of every clip of the list are missing; single
+            clips are in `broken`.
         ValueError: An unknown split or sequence, or a list that cannot be read.
     """
 
@@ -90,7 +92,7 @@ class JhmdbDataset(NamedSamples):
             )
             for name in self.names
         }
-        self._check_files()
+        self.broken = self._without_files()
 
     def sample(self, name: str) -> PointSample:
         """Return one clip by name. Frames are read when they are asked for.
@@ -123,6 +125,7 @@ class JhmdbDataset(NamedSamples):
 
     def _read(self, name: str) -> tuple[list[Path], np.ndarray]:
         """All images of a clip, and all its joints; the one may be longer than the other."""
+        refuse_broken(self.broken, name)
         clip = self._clips[name]
         joints = read_joint_positions(clip.joints)
         paths = list(list_pictures(clip.frames).files)
@@ -130,17 +133,14 @@ class JhmdbDataset(NamedSamples):
             raise ValueError(f'{name}: no image in {clip.frames}. Extract the clip again. {_DOC}')
         return paths, joints
 
-    def _check_files(self) -> None:
-        for what, found in (
-            ('images', {name: (clip.frames, clip.frames.is_dir()) for name, clip in self._clips.items()}),
-            ('joints', {name: (clip.joints, clip.joints.is_file()) for name, clip in self._clips.items()}),
-        ):
-            missing = [path for path, is_there in found.values() if not is_there]
-            if missing:
-                raise FileNotFoundError(
-                    f'JHMDB {what} not found at {missing[0]} ({len(missing)} missing of the {len(found)} clips of '
-                    f'{self.list_path}). Complete the data set, or name the sequences that are there. {_DOC}'
-                )
+    def _without_files(self) -> dict[str, str]:
+        """Clip of the list -> what of it is missing."""
+        where = f'complete the data set, or name the sequences of {self.list_path} that are there. {_DOC}'
+        joints = {name: clip.joints for name, clip in self._clips.items()}
+        images = {name: clip.frames for name, clip in self._clips.items()}
+        return without_files('JHMDB joints', joints, Path.is_file, where) | without_files(
+            'JHMDB images', images, Path.is_dir, where
+        )
 
 
 def read_joint_positions(path: str | Path) -> np.ndarray:
@@ -231,7 +231,7 @@ def _read_split_file(path: Path, split: int) -> list[tuple[str, str]]:
     """Lines `<clip>.avi 1|2` -> (class, clip) of those with 2; the class is in the name of the file."""
     group = path.name.removesuffix(f'_test_split{split}.txt')
     clips = []
-    for line in filter(None, map(str.strip, path.read_text(encoding='utf-8').splitlines())):
+    for line in filter(None, map(str.strip, read_text(path).splitlines())):
         file, part = line.rsplit(None, 1) if len(line.split()) > 1 else (line, '')
         clip = file.removesuffix('.avi')
         if part not in ('1', '2') or not is_folder_name(clip) or not is_folder_name(group):
@@ -244,7 +244,7 @@ def _read_split_file(path: Path, split: int) -> list[tuple[str, str]]:
 def _read_pair_file(path: Path) -> list[tuple[str, str]]:
     """Lines of two paths, of the joints and of the images in either order -> (class, clip)."""
     clips = []
-    for line in filter(None, map(str.strip, path.read_text(encoding='utf-8').splitlines())):
+    for line in filter(None, map(str.strip, read_text(path).splitlines())):
         joints = [part for part in line.split() if part.endswith('.mat')]
         parts = joints[0].split('/')[-3:] if len(joints) == 1 else []
         if len(parts) != 3 or not all(map(is_folder_name, parts)):

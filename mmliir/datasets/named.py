@@ -4,20 +4,32 @@ import difflib
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
 
 from mmliir.structures import PointSample, VideoSample
+
+Found = TypeVar('Found')
 
 # Bytes of a name on the usual file systems.
 _LONGEST_NAME = 255
 
 
 class NamedSamples(Sequence):
-    """Sequences by name or number; a subclass sets `data_root` and `names`, and makes a sample."""
+    """Sequences by name or number; a subclass sets `data_root` and `names`, and makes a sample.
+
+    Attributes:
+        data_root: Where the data are.
+        names: Of the sequences, in order.
+        broken: Those of `names` that cannot be used -> why, as far as it is known before anything is read; `sample`
+            raises for them, and for what turns out while reading.
+    """
 
     data_root: Path
     names: list[str]
+    broken: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def sample(self, name: str) -> VideoSample | PointSample:
@@ -33,6 +45,58 @@ class NamedSamples(Sequence):
 
     def __iter__(self) -> Iterator[VideoSample | PointSample]:
         return map(self.sample, self.names)
+
+
+def refuse_broken(broken: Mapping[str, str], name: str) -> None:
+    """Raise `ValueError` with the reason where a sequence is among the broken ones."""
+    if name in broken:
+        raise ValueError(broken[name])
+
+
+def sort_out(names: Iterable[str], look: Callable[[str], Found]) -> tuple[dict[str, Found], dict[str, str]]:
+    """Look at each sequence; one that cannot be used does not stop the others.
+
+    Args:
+        names: Of the sequences.
+        look: Name -> what is known of it; raises `ValueError` or `OSError` where it cannot be used.
+
+    Returns:
+        (name -> what `look` returned, name -> why not).
+
+    Raises:
+        ValueError, OSError: No sequence is left; the error of the first.
+    """
+    found: dict[str, Found] = {}
+    errors: dict[str, Exception] = {}
+    for name in names:
+        try:
+            found[name] = look(name)
+        except (ValueError, OSError) as error:
+            errors[name] = error
+    if errors and not found:
+        raise next(iter(errors.values()))
+    return found, {name: str(error) for name, error in errors.items()}
+
+
+def without_files(what: str, paths: Mapping[str, Path], exists: Callable[[Path], bool], where: str) -> dict[str, str]:
+    """Sequence -> which file or folder it lacks.
+
+    Args:
+        what: Of which data set and kind, for the messages: 'DAVIS frames'.
+        paths: Sequence -> its file or folder.
+        exists: Path -> whether it is there.
+        where: What lists the sequences, and what to do: the end of the messages.
+
+    Raises:
+        FileNotFoundError: None is there.
+    """
+    missing = {name: path for name, path in paths.items() if not exists(path)}
+    if missing and len(missing) == len(paths):
+        first, path = next(iter(missing.items()))
+        raise FileNotFoundError(
+            f'{what} not found at {path.parent} ({len(paths)} missing of {len(paths)}, the first is {first!r}): {where}'
+        )
+    return {name: f'{what} not found at {path}: {where}' for name, path in missing.items()}
 
 
 def choose_sequences(

@@ -11,10 +11,11 @@ import numpy as np
 
 from mmliir.datasets.frames import FrameFolder
 from mmliir.datasets.masks import check_mask_size, list_annotations
-from mmliir.datasets.named import NamedSamples, choose_sequences
+from mmliir.datasets.named import NamedSamples, choose_sequences, refuse_broken, without_files
 from mmliir.datasets.png import read_ids
 from mmliir.registry import DATASETS
 from mmliir.structures import VideoSample
+from mmliir.utils.files import read_text
 
 #: Class names by number, 0 = background: the order of ATEN's `vip.py` and `test_inst_part_ap.py`, and of the page of
 #: the benchmark. The lists that `test_parsing.py` and UVC's and CRW's `eval_vip.py` print have another order, so that
@@ -78,7 +79,7 @@ class VipDataset(NamedSamples):
         sequences: Names to keep, in this order; None for the whole list.
 
     Raises:
-        FileNotFoundError: A folder, the list, or a sequence of the list is missing.
+        FileNotFoundError: A folder, the list, or every sequence of the list is missing; single ones are in `broken`.
         ValueError: An unknown annotation or sequence, or a list that leaves the data root.
     """
 
@@ -103,10 +104,11 @@ class VipDataset(NamedSamples):
         listed = read_vip_names(self.list_path)
         self.num_listed = len(listed)
         self.names = choose_sequences(listed, sequences, self.list_path)
-        self._check_folders()
+        self.broken = self._without_folders()
 
     def sample(self, name: str) -> VideoSample:
         """Return one sequence by name. Frames and labels are read when they are asked for."""
+        refuse_broken(self.broken, name)
         frames = FrameFolder(self._root / 'Images' / name)
         annotations = self.annotation_paths(name)
         numbers = {stem: number for number, stem in enumerate(frames.frame_names)}
@@ -140,14 +142,14 @@ class VipDataset(NamedSamples):
             if path.stem in numbers
         }
 
-    def _check_folders(self) -> None:
-        for what, parent in (('frames', self._root / 'Images'), ('annotations', self._annotations)):
-            missing = [name for name in self.names if not (parent / name).is_dir()]
-            if missing:
-                raise FileNotFoundError(
-                    f'VIP {what} not found at {parent} (looked for {len(self.names)} folders of {self.list_path}; '
-                    f'{len(missing)} missing, the first is {missing[0]!r}). {_DOC}'
-                )
+    def _without_folders(self) -> dict[str, str]:
+        """Sequence of the list -> which of its folders is missing."""
+        where = f'looked for the folders that {self.list_path} names. {_DOC}'
+        annotations = {name: self._annotations / name for name in self.names}
+        frames = {name: self._root / 'Images' / name for name in self.names}
+        return without_files('VIP annotations', annotations, Path.is_dir, where) | without_files(
+            'VIP frames', frames, Path.is_dir, where
+        )
 
 
 def read_categories(path: str | os.PathLike) -> np.ndarray:
@@ -195,7 +197,7 @@ def read_instance_classes(path: str | os.PathLike) -> dict[int, int]:
     if not path.is_file():
         raise FileNotFoundError(f'{path} not found: it says which class each instance of {path.stem}.png has. {_DOC}')
     classes: dict[int, int] = {}
-    for number, line in enumerate(path.read_text(errors='replace').splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding='utf-8-sig', errors='replace').splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -282,7 +284,7 @@ def read_vip_names(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f'list of videos not found: {path}, one name a line. {_DOC}')
     names = []
-    for line in path.read_text(encoding='utf-8').splitlines():
+    for line in read_text(path).splitlines():
         parts = [part for part in line.strip().split('/') if part not in ('', '.')]
         if '..' in parts:
             raise ValueError(f'{path}: {line.strip()!r} leaves the data root; a line is the name of a video. {_DOC}')

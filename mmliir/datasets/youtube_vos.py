@@ -16,11 +16,12 @@ import numpy as np
 from mmliir.datasets.davis import first_appearances
 from mmliir.datasets.frames import FrameFolder
 from mmliir.datasets.masks import check_mask_size, list_annotations
-from mmliir.datasets.named import NamedSamples, choose_sequences, is_folder_name
+from mmliir.datasets.named import NamedSamples, choose_sequences, is_folder_name, refuse_broken, without_files
 from mmliir.datasets.png import read_ids
 from mmliir.datasets.sources import HOLDOUT_SHARE, holdout_names, youtube_vos_folders
 from mmliir.registry import DATASETS
 from mmliir.structures import VideoSample
+from mmliir.utils.files import read_text
 
 _DOC = 'See docs/datasets.md#youtube-vos.'
 #: (year, split) -> videos that published scores are means over (youtube-vos.org, dataset statistics).
@@ -64,7 +65,7 @@ class YouTubeVosDataset(NamedSamples):
         num_sequences_in_split: Videos of the whole split.
 
     Raises:
-        FileNotFoundError: A folder or meta.json is missing.
+        FileNotFoundError: meta.json, a folder of all videos, or every video is missing; single ones are in `broken`.
         ValueError: meta.json is not as it should be, or an unknown video is asked for.
     """
 
@@ -101,7 +102,7 @@ class YouTubeVosDataset(NamedSamples):
             )
         self.num_sequences_in_split = len(listed)
         self.names = choose_sequences(listed, sequences, self.list_path)
-        self._check_folders()
+        self.broken = self._without_folders()
 
     def sample(self, name: str) -> VideoSample:
         """Return one video by name. Frames are read when they are asked for.
@@ -109,6 +110,7 @@ class YouTubeVosDataset(NamedSamples):
         Raises:
             ValueError: Annotations without a frame, sampled frames that are not among all frames, or no object.
         """
+        refuse_broken(self.broken, name)
         frames = FrameFolder(self._frames_dir / name)
         numbers = {stem: number for number, stem in enumerate(frames.frame_names)}
         exported = self.export_names(name)
@@ -163,18 +165,18 @@ class YouTubeVosDataset(NamedSamples):
         """Return the ids that predictions of a video may hold, without the background: those of meta.json."""
         return frozenset(self.meta[name])
 
-    def _check_folders(self) -> None:
-        wanted = [('sampled frames', self._sampled_dir), ('annotations', self._annotations_dir)]
+    def _without_folders(self) -> dict[str, str]:
+        """Video -> which of its folders is missing."""
+        where = f'looked for the folders of the videos in {self.list_path}. {_DOC}'
+        wanted = [('annotations', self._annotations_dir, where), ('sampled frames', self._sampled_dir, where)]
         if self.frames == 'all':
-            wanted.append(('frames (all)', self._frames_dir))
-        for what, folder in wanted:
-            missing = [name for name in self.names if not (folder / name).is_dir()]
-            if missing:
-                hint = "frames='sampled' does without them. " if folder == self._frames_dir != self._sampled_dir else ''
-                raise FileNotFoundError(
-                    f'YouTube-VOS {what} not found at {folder} (looked for {len(self.names)} folders of '
-                    f'{self.list_path}; {len(missing)} missing, the first is {missing[0]!r}). {hint}{_DOC}'
-                )
+            hint = "frames='sampled' does without them. " if self._frames_dir != self._sampled_dir else ''
+            wanted.append(('frames (all)', self._frames_dir, hint + where))
+        missing: dict[str, str] = {}
+        for what, folder, said in wanted:
+            folders = {name: folder / name for name in self.names}
+            missing |= without_files(f'YouTube-VOS {what}', folders, Path.is_dir, said)
+        return missing
 
 
 def _read_given(path: Path, frame_size: tuple[int, int], keep_ids: tuple[int, ...]) -> np.ndarray:
@@ -219,10 +221,11 @@ def read_meta(path: str | Path) -> dict[str, dict[int, VosObject]]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'YouTube-VOS list of videos not found: {path}. {_DOC}')
+    text = read_text(path)
     try:
-        videos = json.loads(path.read_text(encoding='utf-8'))['videos']
+        videos = json.loads(text)['videos']
         return {name: _read_objects(name, video) for name, video in videos.items()}
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (json.JSONDecodeError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f'{path}: expected {{"videos": {{<video>: {{"objects": {{<id>: {{"category", "frames"}}}}}}}}}} '
             f'({type(error).__name__}: {error}). {_DOC}'

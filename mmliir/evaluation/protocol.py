@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmliir.datasets.listing import is_system_file
-from mmliir.utils.files import write_json_atomic
+from mmliir.utils.files import read_text, write_json_atomic
 
 RUN_CARD_NAME = 'run.json'
 _MISSING = '(absent)'
@@ -95,9 +95,10 @@ def read_run_card(out_dir: str | Path) -> dict[str, Any] | None:
     path = Path(out_dir) / RUN_CARD_NAME
     if not path.is_file():
         return None
+    text = read_text(path)
     try:
-        card = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
+        card = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'{path} is not JSON ({error}). Use another --out, or --overwrite.') from error
     if not isinstance(card, dict):
         raise ValueError(f'{path} holds no run card. Use another --out, or --overwrite.')

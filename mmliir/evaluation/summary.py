@@ -19,7 +19,7 @@ from mmliir.evaluation.functional.bootstrap import LEVEL, NUM_DRAWS, Interval, b
 from mmliir.evaluation.metrics.results import BenchmarkResult, SequenceResult
 from mmliir.evaluation.protocol import ProtocolCard
 from mmliir.evaluation.wording import is_complete
-from mmliir.utils.files import write_json_atomic, write_text_atomic
+from mmliir.utils.files import read_text, write_json_atomic, write_text_atomic
 
 SUMMARY_NAME = 'summary.json'
 CSV_NAME = 'per_sequence.csv'
@@ -162,8 +162,9 @@ def read_summary(path: str | Path) -> Summary:
         )
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f'{path} has {path.stat().st_size} bytes: no {SUMMARY_NAME} is that big')
+    text = read_text(path)
     try:
-        values = json.loads(path.read_text(encoding='utf-8'), parse_constant=_refuse_constant)
+        values = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ValueError(f'{path} is not JSON ({error}); evaluate again') from error
     found = values.get('format') if isinstance(values, dict) else None
@@ -201,19 +202,22 @@ def read_csv(path: str | Path) -> tuple[dict[str, dict[str, float]], dict[str, s
         ValueError: It is no such file.
     """
     scores, missing = {}, {}
-    with open(path, encoding='utf-8', newline='') as stream:
-        rows = csv.reader(stream, strict=True)
-        header = [_unprotect(cell) for cell in next(rows, [])]
-        if header[:1] != ['sequence'] or header[-1:] != ['missing']:
-            raise ValueError(f"{path}: expected columns 'sequence', metrics, 'missing', got {header[:5]}")
-        for row in rows:
-            if len(row) != len(header):
-                raise ValueError(f'{path}, line {rows.line_num}: expected {len(header)} cells, got {len(row)}')
-            name = _unprotect(row[0])
-            if row[-1]:
-                missing[name] = _unprotect(row[-1])
-            else:
-                scores[name] = dict(_numbers(header[1:-1], row[1:-1]))
+    try:
+        text = Path(path).read_bytes().decode('utf-8-sig')  # line ends inside a cell stay
+    except UnicodeDecodeError:
+        text = read_text(path)
+    rows = csv.reader(io.StringIO(text, newline=''), strict=True)
+    header = [_unprotect(cell) for cell in next(rows, [])]
+    if header[:1] != ['sequence'] or header[-1:] != ['missing']:
+        raise ValueError(f"{path}: expected columns 'sequence', metrics, 'missing', got {header[:5]}")
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(f'{path}, line {rows.line_num}: expected {len(header)} cells, got {len(row)}')
+        name = _unprotect(row[0])
+        if row[-1]:
+            missing[name] = _unprotect(row[-1])
+        else:
+            scores[name] = dict(_numbers(header[1:-1], row[1:-1]))
     return scores, missing
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmliir.evaluation.metrics.results import refuse_unscorable
 from mmliir.registry import DATASETS, METRICS
 from mmliir.structures import PointSample, VideoSample
 
@@ -42,6 +43,11 @@ class Task:
     def metric_on(self, sequences: Sequence[str]) -> Any:
         """The metric of these sequences alone."""
         return METRICS.build({**self.config['metric'], 'sequences': list(sequences)})
+
+    def refuse_broken(self) -> None:
+        """Raise `ValueError` where a sequence is known to be unusable, by the data set or by the metric."""
+        for part in (self.dataset, self.metric):
+            refuse_unscorable(getattr(part, 'broken', {}))
 
     def data_options(self) -> dict:
         """What was asked of the data set and of the metric, but for places and the choice of sequences: results depend

@@ -1,5 +1,6 @@
 """Label propagation through a video. Knows features and labels; no files, no metrics, no engine."""
 
+from mmliir.propagation.absences import Absence, find_absences, present_ids
 from mmliir.propagation.codecs import PointPlaces, decode_field, encode_label_map
 from mmliir.propagation.points import PointTracks, propagate_points
 from mmliir.propagation.presets import PRESETS, Protocol, TaskSettings, get_protocol, resolve_protocol
@@ -15,6 +16,7 @@ from mmliir.propagation.settings import (
 from mmliir.propagation.video import VideoLabels, prepare_frame, propagate_features, propagate_video
 
 __all__ = [
+    'Absence',
     'InputSettings',
     'LongRangeSearch',
     'MixturePrior',
@@ -31,8 +33,10 @@ __all__ = [
     'VideoLabels',
     'decode_field',
     'encode_label_map',
+    'find_absences',
     'get_protocol',
     'prepare_frame',
+    'present_ids',
     'propagate_features',
     'propagate_points',
     'propagate_video',

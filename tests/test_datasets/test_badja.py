@@ -176,7 +176,7 @@ def test_paths_that_lead_elsewhere_are_refused(replica, path):
     root, _ = replica
     edit(root, 'bear', lambda entries: [{**entries[0], 'image_path': path}, *entries[1:]])
     with pytest.raises(ValueError, match='bear.json is no file of BADJA joints'):
-        BadjaDataset(root)
+        BadjaDataset(root).sample('bear')
 
 
 @pytest.mark.parametrize(
@@ -197,8 +197,10 @@ def test_paths_that_lead_elsewhere_are_refused(replica, path):
 def test_joints_that_are_none_are_refused(replica, change, message):
     root, _ = replica
     edit(root, 'bear', change)
+    dataset = BadjaDataset(root)
+    assert list(dataset.broken) == ['bear'] and len(dataset.sample('dog').frames) == 11
     with pytest.raises(ValueError, match=message) as error:
-        BadjaDataset(root)
+        dataset.sample('bear')
     assert 'bear.json' in str(error.value)
 
 

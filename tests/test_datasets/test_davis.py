@@ -89,8 +89,12 @@ def test_what_is_missing_is_named(root, videos, tmp_path):
     with pytest.raises(ValueError, match='2016 or 2017'):
         DavisDataset(root, year=2018)
     shutil.rmtree(root / 'Annotations' / '480p' / videos[1].name)
-    with pytest.raises(FileNotFoundError, match=f'annotations not found.*1 missing.*{videos[1].name}'):
-        DavisDataset(root)
+    dataset = DavisDataset(root)
+    assert list(dataset.broken) == [videos[1].name] and 'DAVIS annotations not found' in dataset.broken[videos[1].name]
+    with pytest.raises(ValueError, match=f'annotations not found at .*{videos[1].name}'):
+        dataset.sample(videos[1].name)
+    with pytest.raises(FileNotFoundError, match=f'annotations not found.*1 missing of 1.*{videos[1].name}'):
+        DavisDataset(root, sequences=[videos[1].name])
     assert len(DavisDataset(root, sequences=[videos[0].name])) == 1
 
 

@@ -269,7 +269,7 @@ def test_a_list_that_is_no_text_is_named(copy):
     root = copy('davis2017')
     (root / 'ImageSets' / '2017' / 'val.txt').write_bytes(b'\xff\xfe\x00')
     diagnosis = diagnose('davis2017', root)
-    assert 'the list val.txt of 2017 is no text' in texts(diagnosis, 'problem') and diagnosis.state == 'unusable'
+    assert 'val.txt is no UTF-16-LE text' in texts(diagnosis, 'problem') and diagnosis.state == 'unusable'
 
 
 def test_an_image_that_claims_an_unbelievable_size_is_not_decoded(copy):
@@ -478,13 +478,14 @@ def test_badja_extra_videos_and_the_missing_comma_are_harmless(copy):
     assert 'lacks a comma, which changes no score): cat_jump' in texts(diagnosis, 'note')
 
 
-def test_one_wrong_file_of_joints_spoils_badja_and_is_named(copy):
+def test_one_wrong_file_of_joints_costs_its_animal_and_is_named(copy):
     root = copy('badja')
     (root / 'joint_annotations' / 'cows.json').write_text('[{}]')
     diagnosis = diagnose('badja', root)
-    assert 'cows.json is no file of BADJA joints' in texts(diagnosis, 'problem') and diagnosis.state == 'unusable'
+    assert 'cows.json is no file of BADJA joints' in texts(diagnosis, 'problem') and diagnosis.state == 'usable'
+    assert usable(diagnosis) == {'badja': 2} and diagnosis.evaluable[0].listed == 3
     with pytest.raises(ValueError, match='cows.json'):
-        BadjaDataset(root)
+        BadjaDataset(root).sample('cows')
 
 
 @pytest.mark.parametrize('subset', TAPVID)

@@ -105,11 +105,13 @@ def test_what_is_missing_is_named(replica, tmp_path):
     with pytest.raises(ValueError, match='came the string'):
         JhmdbDataset(root, sequences=first)
     joints_file(root, second).unlink()
-    with pytest.raises(FileNotFoundError, match='JHMDB joints not found at .*1 missing of the 2 clips'):
-        JhmdbDataset(root)
+    with pytest.raises(FileNotFoundError, match='JHMDB joints not found at .*1 missing of 1'):
+        JhmdbDataset(root, sequences=[second])
+    assert list(JhmdbDataset(root).broken) == [second]
+    with pytest.raises(ValueError, match='JHMDB joints not found at '):
+        JhmdbDataset(root).sample(second)
     shutil.rmtree(root / 'Rename_Images' / 'wave')
-    with pytest.raises(FileNotFoundError, match='JHMDB images not found at .*wave'):
-        JhmdbDataset(root)
+    assert 'JHMDB images not found at ' in JhmdbDataset(root).broken[second]
     assert len(JhmdbDataset(root, sequences=[first])) == 1
     for path in (root / 'Rename_Images' / 'clap').rglob('*.png'):
         path.unlink()

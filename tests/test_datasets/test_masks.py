@@ -2,9 +2,16 @@ import os
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
-from mmliir.datasets import BrokenMediaError, check_mask_size, read_label_map, write_label_map
+from mmliir.datasets import (
+    BrokenMediaError,
+    DavisDataset,
+    check_mask_size,
+    number_colors,
+    read_label_map,
+    write_label_map,
+)
 from mmliir.structures.palette import davis_palette
 
 
@@ -190,3 +197,226 @@ def test_the_size_of_the_frame(tmp_path, ids):
         check_mask_size(label_map, (480, 854), 'm.png')
     with pytest.raises(ValueError, match='rotated'):
         check_mask_size(label_map, (60, 40), 'm.png')
+
+
+# -- anti-aliasing ----------------------------------------------------------------------------------------------------
+
+RESIZES = {
+    'box 2': (2, Image.Resampling.BOX),
+    'box 4': (4, Image.Resampling.BOX),
+    'box 8': (8, Image.Resampling.BOX),
+    'bilinear': (3, Image.Resampling.BILINEAR),
+    'bicubic': (3, Image.Resampling.BICUBIC),
+}
+DISC, TOUCHING, APART = (40, 20, 110, 90), (90, 30, 150, 100), (115, 95, 150, 118)
+
+
+def draw(colors, shapes=(DISC,), scale=1, mode='L'):
+    """Discs of some colours at `scale` times 160 x 120."""
+    image = Image.new(mode, (160 * scale, 120 * scale))
+    for shape, color in zip(shapes, colors, strict=True):
+        ImageDraw.Draw(image).ellipse([scale * side for side in shape], fill=color)
+    return image
+
+
+def smooth(colors, shapes=(DISC,), resize='box 8', mode='L'):
+    """The same, drawn larger and made smaller: with anti-aliased edges."""
+    scale, method = RESIZES[resize]
+    return draw(colors, shapes, scale, mode).resize((160, 120), method)
+
+
+def covered(shape=DISC, scale=8):
+    """(H, W), which share of a pixel a disc covers."""
+    return np.array(draw([255], [shape], scale).resize((160, 120), Image.Resampling.BOX)) / 255
+
+
+def saved(tmp_path, image, name='m.png', **options):
+    image.save(tmp_path / name, **options)
+    return tmp_path / name
+
+
+@pytest.mark.parametrize('top', [255, 200, 64])
+@pytest.mark.parametrize('resize', RESIZES)
+def test_a_grey_anti_aliased_object_is_one_object_of_the_pixels_that_it_covers_by_half(tmp_path, resize, top):
+    image = smooth([top], resize=resize)
+    path, pixels = saved(tmp_path, image), np.array(image)
+    assert len(np.unique(pixels)) >= 4
+    if pixels.max() > top:  # bicubic overshoots: which of the bright values is the object's is no certain thing
+        with pytest.raises(ValueError, match='smoothed'):
+            read_label_map(path)
+        return
+    label_map = read_label_map(path)
+    assert label_map.objects == (top,) and 'smooth edges' in label_map.notes[0]
+    assert np.array_equal(label_map.ids > 0, 2 * pixels.astype(int) >= top)
+
+
+@pytest.mark.parametrize('colors', [((255, 0, 0), (0, 255, 0)), ((128, 0, 0), (0, 128, 0))])
+@pytest.mark.parametrize('shapes', [(DISC, TOUCHING), (DISC, APART)])
+def test_several_anti_aliased_colours_are_as_many_objects(tmp_path, colors, shapes):
+    hard = read_label_map(saved(tmp_path, draw(colors, shapes, mode='RGB')))
+    label_map = read_label_map(saved(tmp_path, smooth(colors, shapes, mode='RGB')))
+    assert label_map.objects == hard.objects == (1, 2)
+    assert (label_map.ids != hard.ids).mean() < 0.02
+
+
+@pytest.mark.parametrize(
+    ('mode', 'colors'), [('L', (128, 255)), ('L', (100, 255)), ('RGB', ((128, 0, 0), (255, 0, 0)))]
+)
+def test_smooth_edges_that_could_be_another_object_are_refused(tmp_path, mode, colors):
+    shapes = DISC, APART
+    with pytest.raises(ValueError, match='smoothed .* several objects'):
+        read_label_map(saved(tmp_path, smooth(colors, shapes, mode=mode)))
+    assert len(read_label_map(saved(tmp_path, draw(colors, shapes, mode=mode))).objects) == 2
+
+
+def test_0_128_255_is_two_objects_where_128_is_an_area_and_one_where_it_is_a_thin_border(tmp_path):
+    area = read_label_map(saved(tmp_path, draw([128, 255], [DISC, TOUCHING])))
+    assert area.objects == (128, 255)
+    ring = np.zeros((80, 80), np.uint8)
+    ring[20:60, 20:60], ring[21:59, 21:59] = 128, 255
+    label_map = read_label_map(save(tmp_path, ring))
+    assert label_map.objects == (255,) and np.array_equal(label_map.ids > 0, ring > 0)
+
+
+@pytest.mark.parametrize('numbers', [(1, 2), (2, 1), (3, 9), (1, 20)])
+def test_ids_stay_ids_however_thin_an_object_is(tmp_path, numbers):
+    ids = np.zeros((80, 80), np.uint8)
+    ids[20:60, 20:60], ids[60:61, 20:60], ids[5, 5] = numbers[1], numbers[0], 7
+    label_map = read_label_map(save(tmp_path, ids))
+    assert np.array_equal(label_map.ids, ids)
+    assert any('border of others alone' in note for note in label_map.notes) == (numbers[0] < numbers[1])
+
+
+def test_a_small_object_of_its_own_is_kept_beside_a_bright_one(tmp_path):
+    ids = np.zeros((80, 80), np.uint8)
+    ids[20:60, 20:60], ids[70:72, 70:72] = 255, 100
+    assert read_label_map(save(tmp_path, ids)).objects == (100, 255)
+
+
+def test_numbers_of_indexed_files_and_of_benchmarks_are_never_changed(tmp_path):
+    ring = np.zeros((80, 80), np.uint8)
+    ring[20:60, 20:60], ring[21:59, 21:59] = 128, 255
+    write_label_map(tmp_path / 'p.png', ring)
+    assert np.array_equal(read_label_map(tmp_path / 'p.png').ids, ring)
+    path = save(tmp_path, ring)
+    assert read_label_map(path, void=255).objects == (128,)
+    assert np.array_equal(read_label_map(path, binary=True).ids, ring > 0)
+
+
+@pytest.mark.parametrize('quality', [60, 90, 100])
+def test_a_jpeg_is_refused_unless_it_kept_two_values(tmp_path, quality):
+    with pytest.raises(ValueError, match='is a JPEG.*smoothed.*Save it as PNG'):
+        read_label_map(saved(tmp_path, draw([255]), 'm.jpg', quality=quality))
+    with pytest.raises(ValueError, match='is a JPEG'):
+        read_label_map(saved(tmp_path, draw([1, 9], [DISC, APART]), 'm.jpg', quality=quality))
+    blocks = Image.fromarray(np.kron(np.array([[0, 0], [0, 255]], np.uint8), np.ones((16, 16), np.uint8)))
+    assert read_label_map(saved(tmp_path, blocks, 'm.jpg', quality=quality)).objects == (255,)
+
+
+# -- opacity, bits ----------------------------------------------------------------------------------------------------
+
+
+def layers(*channels):
+    return Image.fromarray(np.dstack(channels), {2: 'LA', 4: 'RGBA'}[len(channels)])
+
+
+@pytest.mark.parametrize('kind', ['RGBA', 'RGBA premultiplied', 'LA', 'LA premultiplied', 'black', 'two colours'])
+def test_soft_opacity_ends_the_object_at_one_half(tmp_path, kind):
+    alpha = np.round(255 * covered()).astype(np.uint8)
+    full, none = np.full_like(alpha, 255), np.zeros_like(alpha)
+    left = np.arange(160)[None] < 75
+    image = {
+        'RGBA': lambda: layers(full, none, none, alpha),
+        'RGBA premultiplied': lambda: layers(alpha, none, none, alpha),
+        'LA': lambda: layers(full, alpha),
+        'LA premultiplied': lambda: layers(alpha, alpha),
+        'black': lambda: layers(none, none, none, alpha),
+        'two colours': lambda: layers(np.where(left, full, none), np.where(left, none, full), none, alpha),
+    }[kind]()
+    label_map = read_label_map(saved(tmp_path, image))
+    assert np.array_equal(label_map.ids > 0, alpha >= 128)
+    assert len(label_map.objects) == (2 if kind == 'two colours' else 1)
+    assert any('transparent' in note for note in label_map.notes)
+
+
+def indexed(ids, colors):
+    image = Image.fromarray(ids)
+    image.putpalette([channel for color in colors for channel in color] + [0] * (768 - 3 * len(colors)))
+    return image
+
+
+def test_transparent_entries_of_a_palette_are_background(tmp_path, ids):
+    ids = np.where(ids == 5, 3, ids).astype(np.uint8)
+    colors = [(0, 0, 0), (250, 0, 0), (0, 250, 0), (0, 0, 250)]
+    for clear in (0, bytes([0]), bytes([0, 255, 255, 200])):
+        assert np.array_equal(read_label_map(saved(tmp_path, indexed(ids, colors), transparency=clear)).ids, ids)
+    soft = read_label_map(saved(tmp_path, indexed(ids, colors), transparency=bytes([0, 255, 90, 200])))
+    assert np.array_equal(soft.ids, np.where(ids == 2, 0, ids))
+    # An editor may number the background last: then its colours say what is an object.
+    last = np.array([3, 0, 1, 2], np.uint8)[ids]
+    label_map = read_label_map(saved(tmp_path, indexed(last, [*colors[1:], colors[0]]), transparency=3))
+    assert label_map.objects == (1, 2, 3) and np.array_equal(label_map.ids == 0, ids == 0)
+
+
+def test_a_transparent_grey_or_colour_is_background(tmp_path, ids):
+    grey = np.where(ids == 0, 200, ids).astype(np.uint8)
+    assert np.array_equal(read_label_map(saved(tmp_path, Image.fromarray(grey), transparency=200)).ids, ids)
+    color = davis_palette()[np.where(ids == 0, 9, ids)]
+    path = saved(tmp_path, Image.fromarray(color), transparency=tuple(int(c) for c in davis_palette()[9]))
+    assert np.array_equal(read_label_map(path).ids, ids)
+
+
+def test_eight_bits_widened_to_sixteen_are_narrowed(tmp_path, ids):
+    label_map = read_label_map(save(tmp_path, ids.astype(np.uint16) * 257))
+    assert np.array_equal(label_map.ids, ids) and '257' in label_map.notes[0]
+    white = np.array(smooth([255])).astype(np.uint16) * 257
+    label_map = read_label_map(save(tmp_path, white))
+    assert label_map.objects == (255,) and np.array_equal(label_map.ids > 0, white >= 128 * 257)
+
+
+# -- colours of several masks -----------------------------------------------------------------------------------------
+
+
+def test_colours_of_several_masks_are_numbered_together(tmp_path):
+    both = saved(tmp_path, draw([(250, 0, 0), (0, 250, 0)], [DISC, APART], mode='RGB'), 'both.png')
+    red = saved(tmp_path, smooth([(250, 0, 0)], mode='RGB'), 'red.png')
+    blue = saved(tmp_path, draw([(0, 0, 250)], [APART], mode='RGB').convert('RGBA'), 'blue.png')
+    colors = number_colors([both, red, blue])
+    assert [read_label_map(path, colors=colors).objects for path in (both, red, blue)] == [(2, 3), (3,), (1,)]
+    assert any('together with those of the other masks' in n for n in read_label_map(red, colors=colors).notes)
+    with pytest.raises(ValueError, match='4 different colours|3 different colours in 3 masks.*max_ids=2'):
+        number_colors([both, red, blue], max_ids=2)
+
+
+def test_ids_and_colours_together_are_refused_unless_the_palette_says_the_ids(tmp_path):
+    grey, indices = saved(tmp_path, draw([255]), 'grey.png'), tmp_path / 'indices.png'
+    write_label_map(indices, np.array(draw([1])))
+    palette = saved(tmp_path, Image.fromarray(davis_palette()[np.array(draw([1]))]), 'palette.png')
+    free = saved(tmp_path, draw([(250, 0, 0)], mode='RGB'), 'free.png')
+    assert number_colors([grey, indices]) is None and number_colors([saved(tmp_path, draw([9]).convert('RGB'))]) is None
+    colors = number_colors([indices, palette])
+    assert read_label_map(indices, colors=colors).objects == read_label_map(palette, colors=colors).objects == (1,)
+    for other in (grey, indices):
+        with pytest.raises(ValueError, match=f'{other.name} holds ids, .*free.png colours'):
+            number_colors([other, free])
+    # Black and white saved in colours is a colour beside others.
+    white = saved(tmp_path, draw([(255, 255, 255)], mode='RGB'), 'white.png')
+    colors = number_colors([white, free])
+    assert read_label_map(white, colors=colors).objects == (2,) and read_label_map(free, colors=colors).objects == (1,)
+
+
+@pytest.mark.parametrize('given', ['first_frame', 'first_appearance'])
+def test_annotations_in_colours_number_an_object_alike_in_every_frame(tmp_path, given):
+    from mmliir.testing.synthetic import generate_video, write_davis_layout
+
+    write_davis_layout(tmp_path, [generate_video(0, 4, (120, 160), name='v')])
+    shown = [((250, 0, 0), (0, 250, 0)), ((250, 0, 0),), ((0, 250, 0),), ((0, 250, 0), (0, 0, 250))]
+    for number, colors in enumerate(shown):
+        image = draw(colors, (DISC, APART)[: len(colors)], mode='RGB')
+        image.save(tmp_path / 'Annotations' / '480p' / 'v' / f'{number:05d}.png')
+    dataset = DavisDataset(tmp_path, given=given)
+    found = {number: set(np.unique(read())) - {0} for number, read in dataset.truth_labels('v').items()}
+    assert found == {0: {2, 3}, 1: {3}, 2: {2}, 3: {1, 2}}
+    late = {number: set(np.unique(read())) - {0} for number, read in dataset.sample('v').given_labels.items()}
+    assert late == ({0: {2, 3}} if given == 'first_frame' else {0: {2, 3}, 3: {1}})
+    assert dataset.allowed_ids('v') == {2, 3}

@@ -120,8 +120,11 @@ def test_what_is_missing_is_named(root, tmp_path):
     with pytest.raises(ValueError, match="'semantic' or 'instance'"):
         VipDataset(str(root), annotation='person')
     shutil.rmtree(root / 'VIP_Fine/Images/videos2')
-    with pytest.raises(FileNotFoundError, match="frames not found at .*1 missing, the first is 'videos2'"):
-        VipDataset(str(root))
+    with pytest.raises(FileNotFoundError, match="frames not found at .*1 missing of 1, the first is 'videos2'"):
+        VipDataset(str(root), sequences=['videos2'])
+    assert list(VipDataset(str(root)).broken) == ['videos2']
+    with pytest.raises(ValueError, match='VIP frames not found at .*videos2'):
+        VipDataset(str(root)).sample('videos2')
     assert len(VipDataset(str(root), sequences=['videos1'])) == 1
     (root / 'VIP_Fine/lists/val_videos.txt').write_text('\n')
     with pytest.raises(ValueError, match='names no video'):

@@ -121,8 +121,10 @@ def test_what_is_missing_is_named(copy):
         YouTubeVosDataset(root)
     assert len(YouTubeVosDataset(root, frames='sampled')) == 2
     shutil.rmtree(root / 'valid' / 'Annotations' / name)
-    with pytest.raises(FileNotFoundError, match=f'annotations not found.*1 missing.*{name}'):
-        YouTubeVosDataset(root, frames='sampled')
+    dataset = YouTubeVosDataset(root, frames='sampled')
+    assert list(dataset.broken) == [name]
+    with pytest.raises(ValueError, match=f'annotations not found at .*{name}'):
+        dataset.sample(name)
     (root / 'valid' / 'meta.json').unlink()
     with pytest.raises(FileNotFoundError, match='list of videos not found'):
         YouTubeVosDataset(root)

@@ -210,7 +210,9 @@ def test_masks_that_cannot_be_used_are_refused(replica):
     with pytest.raises(ValueError, match=f'{path.name} is damaged'):
         BadjaMetric(root / 'badja').evaluate(root / 'pred')
     path.unlink()
-    with pytest.raises(FileNotFoundError, match='bear: mask not found at .*1 missing of 3'):
-        BadjaMetric(root / 'badja')
+    metric = BadjaMetric(root / 'badja')
+    assert list(metric.broken) == list(metric.missing(root / 'pred')) == ['bear']
+    with pytest.raises(ValueError, match='bear cannot be scored: bear: mask not found at .*1 missing of 3'):
+        metric.evaluate(root / 'pred')
     with pytest.raises(ValueError, match="one of 'pips', 'fgvc', 'dino_tracker'"):
         BadjaMetric(root / 'badja', evaluator='cotracker')

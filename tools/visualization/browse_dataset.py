@@ -13,8 +13,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 
+from mmliir.apis.configs import read_config
 from mmliir.registry import DATA_SAMPLERS, DATASETS
 from mmliir.utils.console import run_command
 
@@ -59,7 +60,7 @@ def write_video(path: Path, items: list[dict]) -> None:
 
 
 def browse(args: argparse.Namespace) -> None:
-    config = Config.fromfile(args.config)
+    config = read_config(args.config)
     config.merge_from_dict(args.cfg_options)
     loader = config.train_dataloader
     if args.data_root:

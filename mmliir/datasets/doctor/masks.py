@@ -218,9 +218,6 @@ def _check_class_files(book: Notebook, folder: Path) -> bool:
 def _read_list(book: Notebook, folder: Path, year: int, split: str) -> list[str]:
     try:
         return _safe_names(book, read_names(folder, year, split)[0])
-    except UnicodeDecodeError as error:
-        book.add('problem', f'the list {split}.txt of {year} is no text ({error.reason}): copy it again')
-        return []
     except (OSError, ValueError) as error:
         book.add('problem', str(error))
         return []

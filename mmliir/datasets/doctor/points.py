@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmliir.datasets.badja import PUBLISHED_ANIMALS, BadjaDataset, is_extra, read_badja_rows
+from mmliir.datasets.badja import EXTRA_ANIMALS, PUBLISHED_ANIMALS, BadjaDataset, is_extra, read_badja_rows
 from mmliir.datasets.catalog import CATALOG
 from mmliir.datasets.doctor.findings import Evaluable, Notebook, Progress, evaluable_rows
 from mmliir.datasets.doctor.images import check_frames, check_images, list_folder, list_names
@@ -125,13 +125,13 @@ def check_badja(book: Notebook, folder: Path, full: bool, progress: Progress) ->
     published = CATALOG['badja'].benchmarks
     found = sorted((folder / 'joint_annotations').glob('*.json'))
     files = [path for path in found if is_folder_name(path.stem) and not is_clutter(path.name)]
-    usual, extra, broken = [], [], False
+    usual, extra, unread = [], [], []
     for path in files:
         try:
             rows = read_badja_rows(path)
         except (OSError, ValueError) as error:
-            book.add('problem', f'{error} Nothing of BADJA can be evaluated while this file is here.')
-            broken = True
+            book.add('problem', str(error))
+            unread += [path.stem] if path.stem not in EXTRA_ANIMALS else []
             continue
         (extra if is_extra(rows[0]) else usual).append(path.stem)
     if extra:
@@ -145,14 +145,14 @@ def check_badja(book: Notebook, folder: Path, full: bool, progress: Progress) ->
         book.add('note', 'animals of the published scores without a file of joints', absent)
     usable, where = [], Counter()
     for number, name in enumerate(usual):
-        found = None if broken else _check_animal(book, folder, name, full)
+        found = _check_animal(book, folder, name, full)
         if found is not None:
             usable.append(name)
             where[found] += 1
         progress(number + 1, len(usual))
     for found, count in where.items():
         book.add('ok', f'frames of {number_of(count, "animal")} found in {found}')
-    return evaluable_rows({'badja': usable}, {'badja': len(usual)}, published)
+    return evaluable_rows({'badja': usable}, {'badja': len(usual) + len(unread)}, published)
 
 
 def _check_animal(book: Notebook, folder: Path, name: str, full: bool) -> str | None:

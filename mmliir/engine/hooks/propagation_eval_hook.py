@@ -51,6 +51,7 @@ class PropagationEvalHook(Hook):
         self.task = build_task(task, sequences=sequences)  # fails now when the data are not there, not hours later
         if self.task.metric is None:
             raise ValueError(f'{task["name"]} cannot be scored here: its truth is not public')
+        self.task.refuse_broken()
         self.protocol = resolve_protocol(protocol).for_task(self.task.dataset.family)
         self.interval = interval
         self.at_start = at_start

@@ -30,6 +30,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mmliir.datasets.badja import PUBLISHED_ANIMALS, BadjaDataset, BadjaTruth, badja_queries, scale_points
+from mmliir.datasets.named import sort_out
 from mmliir.evaluation.functional.pck import area_scales, correct_points, point_distances
 from mmliir.registry import METRICS
 
@@ -139,7 +140,7 @@ class BadjaMetric(KeypointMetric):
         self.data_root = self.dataset.data_root
         self.sequences = tuple(self.dataset.names)
         self.num_sequences_in_split = self.dataset.num_sequences_in_split
-        self._masks = {name: self.dataset.mask_paths(name) for name in self.sequences}
+        self._masks, self.broken = sort_out(self.sequences, self.dataset.mask_paths)
 
     def score_sequence(self, pred_dir: Path, name: str) -> tuple[SequenceResult, Mapping[str, object]]:
         truth = self.dataset.truth(name)

@@ -20,7 +20,7 @@ from PIL import Image
 from mmliir.datasets.davis import PUBLISHED_SEQUENCES, check_truth_is_public, read_names
 from mmliir.datasets.listing import label_map_path, list_pictures
 from mmliir.datasets.masks import list_annotations
-from mmliir.datasets.named import choose_sequences
+from mmliir.datasets.named import choose_sequences, sort_out
 from mmliir.datasets.png import SINGLE_CHANNEL_MODES, decode_image, read_ids
 from mmliir.evaluation.functional import statistics
 from mmliir.evaluation.functional.region import object_measures
@@ -28,7 +28,7 @@ from mmliir.registry import METRICS
 
 from .davis_official import official_class, run_official
 from .parallel import Progress, counted, in_order
-from .results import BenchmarkResult, coverage_notes, unasked_notes
+from .results import BenchmarkResult, coverage_notes, refuse_unscorable, unasked_notes
 from .scores import ObjectScores, Scores, SequenceScores, Statistics, mean_over, to_result
 
 # Changes when the same files could give another number.
@@ -52,8 +52,9 @@ class DavisMetric:
         sequences: Score only these, in this order; None means all of the split.
 
     Raises:
-        FileNotFoundError: The list or a folder of truth is missing.
-        ValueError: A name that is not in the split, or a sequence too short to score.
+        FileNotFoundError: The list is missing, or all truth.
+        ValueError: A name that is not in the split, or no sequence is long enough to score. Single ones whose truth is
+            missing or too short are in `broken`.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class DavisMetric:
         names, list_path = read_names(self.data_root, year, split)
         self.num_sequences_in_split = len(names)
         self.sequences = tuple(choose_sequences(names, sequences, list_path))
-        self.truth = {name: _truth_files(self.data_root, name) for name in self.sequences}
+        self.truth, self.broken = sort_out(self.sequences, functools.partial(_truth_files, self.data_root))
 
     version = METRIC_VERSION
 
@@ -83,9 +84,9 @@ class DavisMetric:
 
     def missing(self, pred_dir: str | Path) -> dict[str, str]:
         """Return sequence -> why it cannot be scored, for those of which a file is absent; nothing is read."""
-        found = {}
-        for name in self.sequences:
-            folder, scored = Path(pred_dir) / name, _scored(self.truth[name])
+        found = dict(self.broken)
+        for name, truth in self.truth.items():
+            folder, scored = Path(pred_dir) / name, _scored(truth)
             absent = [file.name for path in scored if not (file := label_map_path(folder, path.stem)).is_file()]
             if not folder.is_dir():
                 found[name] = 'no predictions'
@@ -236,6 +237,7 @@ class DavisMetric:
     # ------------------------------------------------------------------------------------------ checks, notes
     def _check_predictions(self, pred_dir: Path) -> None:
         """Stop before the first frame is scored when any file is missing."""
+        refuse_unscorable(self.broken)
         if not pred_dir.is_dir():
             raise FileNotFoundError(
                 f'Prediction folder not found: {pred_dir}. Expected <sequence>/<frame>.png in it.'

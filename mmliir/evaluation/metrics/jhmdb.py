@@ -118,7 +118,7 @@ class JhmdbMetric(KeypointMetric):
         self.evaluator = evaluator
         self.alphas = check_alphas(alphas)
         self.dataset = JhmdbDataset(data_root, split, sequences)
-        self.data_root = self.dataset.data_root
+        self.data_root, self.broken = self.dataset.data_root, self.dataset.broken
         self.split = f'test_split{split}'
         self.sequences = tuple(self.dataset.names)
         self.num_sequences_in_split = self.dataset.num_sequences_in_split

@@ -12,7 +12,7 @@ import numpy as np
 from mmliir.evaluation.writers import TRACKS_NAME, read_tracks
 
 from .parallel import Progress
-from .results import BenchmarkResult, Ratio, SequenceResult, combine
+from .results import BenchmarkResult, Ratio, SequenceResult, combine, refuse_unscorable
 
 Scored = TypeVar('Scored')
 
@@ -27,6 +27,7 @@ class KeypointMetric(ABC):
         benchmark, split, version: What is scored, by which formulas.
         sequences: Names, in the order in which they are scored.
         num_sequences_in_split, num_published: As in `BenchmarkResult`.
+        broken: Sequence -> why its truth cannot be used.
     """
 
     benchmark: str
@@ -35,10 +36,11 @@ class KeypointMetric(ABC):
     sequences: tuple[str, ...]
     num_sequences_in_split: int
     num_published: int | None
+    broken: Mapping[str, str]
 
     def missing(self, pred_dir: str | Path) -> dict[str, str]:
-        """Sequence -> why its predictions cannot be scored, for those that have none."""
-        return missing_tracks(pred_dir, self.sequences)
+        """Sequence -> why it cannot be scored, for those that have no predictions or no truth."""
+        return missing_tracks(pred_dir, self.sequences) | dict(self.broken)
 
     def evaluate(self, pred_dir: str | Path, jobs: int = 1, progress: Progress | None = None) -> BenchmarkResult:
         """Score one folder of predictions.
@@ -52,6 +54,7 @@ class KeypointMetric(ABC):
             FileNotFoundError: A sequence has no predictions.
             ValueError: Its predictions are of other points or frames, or no predictions; a file of truth is damaged.
         """
+        refuse_unscorable(self.broken)
         refuse_missing(pred_dir, self.sequences)
         scored = score_each(self.sequences, lambda name: self.score_sequence(Path(pred_dir), name), jobs, progress)
         results = tuple(result for result, _ in scored)

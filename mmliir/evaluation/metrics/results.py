@@ -9,8 +9,9 @@ Every metric class has the form
         sequences: tuple[str, ...]                    # what it scores, in order
         num_sequences_in_split: int                   # in the list at hand
         num_published: int | None                     # that published scores are means over
+        broken: Mapping[str, str]                     # of `sequences`, whose truth cannot be used -> why; never all
         def __init__(self, data_root, ..., sequences=None)
-        def missing(self, pred_dir) -> dict[str, str] # sequence -> why its predictions cannot be scored (absent files)
+        def missing(self, pred_dir) -> dict[str, str] # sequence -> why it cannot be scored: absent files, or `broken`
         def evaluate(self, pred_dir, jobs=1, progress=None) -> BenchmarkResult      # raises on bad files
 
 `jobs` are processes or threads and change no number; `progress(done, total)` is called as frames or sequences are done.
@@ -166,6 +167,14 @@ def coverage_notes(
     return notes
 
 
+def refuse_unscorable(broken: Mapping[str, str]) -> None:
+    """Raise `ValueError` where the truth of a sequence cannot be used, with how many there are."""
+    if broken:
+        name, reason = next(iter(broken.items()))
+        more = f' ({len(broken)} such sequences)' if len(broken) > 1 else ''
+        raise ValueError(f'{name} cannot be scored{more}: {reason} Name the sequences to score.')
+
+
 def unasked_notes(pred_dir: Path, asked: Collection[str]) -> list[str]:
     """Name the folders of predictions that are of no sequence that is scored; hidden ones are unfinished work."""
     folders = sorted(path.name for path in pred_dir.iterdir() if path.is_dir() and not path.name.startswith('.'))
@@ -173,9 +182,9 @@ def unasked_notes(pred_dir: Path, asked: Collection[str]) -> list[str]:
     if not other:
         return []
     more = ', ...' if len(other) > _MOST_NAMES else ''
-    were = 'was' if len(other) == 1 else 'were'
     shown = ', '.join(other[:_MOST_NAMES])
-    return [f'{number_of(len(other), "folder")} of predictions {were} not asked for and not scored: {shown}{more}.']
+    are = 'is' if len(other) == 1 else 'are'
+    return [f'{number_of(len(other), "folder")} of predictions {are} of no sequence that is scored: {shown}{more}.']
 
 
 def _number(value: float) -> float | None:

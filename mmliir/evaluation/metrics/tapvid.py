@@ -59,7 +59,7 @@ class TapVidMetric:
         if aggregate not in ('pooled', 'track'):
             raise ValueError(f"aggregate must be 'pooled' or 'track', got {aggregate!r}.")
         self.dataset = TapVidDataset(str(data_root), subset, query_mode, resize, sequences)
-        self.data_root = self.dataset.data_root
+        self.data_root, self.broken = self.dataset.data_root, self.dataset.broken
         self.aggregate = aggregate
         self.sequences = tuple(self.dataset.names)
         self.num_sequences_in_split = self.dataset.num_in_files

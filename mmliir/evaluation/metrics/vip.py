@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mmliir.datasets.listing import label_map_path
+from mmliir.datasets.named import sort_out
 from mmliir.datasets.png import read_ids
 from mmliir.datasets.vip import VIP_CLASSES, VipDataset, read_categories, read_instances
 from mmliir.evaluation.functional.instance_ap import (
@@ -32,7 +33,7 @@ from mmliir.evaluation.functional.semantic import (
 from mmliir.registry import METRICS
 
 from .parallel import Progress, counted, in_order
-from .results import BenchmarkResult, SequenceResult, combine, coverage_notes, unasked_notes
+from .results import BenchmarkResult, SequenceResult, combine, coverage_notes, refuse_unscorable, unasked_notes
 
 #: Split -> videos that published scores are over.
 PUBLISHED_VIDEOS = {'val': 50}
@@ -58,13 +59,14 @@ class _VipMetric:
         self.sequences = tuple(data.names)
         self.num_sequences_in_split = data.num_listed
         self.num_published = PUBLISHED_VIDEOS.get(split)
-        self.truth = {name: data.annotation_paths(name) for name in self.sequences}
-        self._num_images = {name: len(data.sample(name).frame_names) for name in self.sequences}
+        samples, self.broken = sort_out(self.sequences, data.sample)
+        self.truth = {name: data.annotation_paths(name) for name in samples}
+        self._num_images = {name: len(sample.frame_names) for name, sample in samples.items()}
 
     def missing(self, pred_dir: str | Path) -> dict[str, str]:
         """Return sequence -> why its predictions cannot be scored, for those of which a file is absent."""
         pred_dir = Path(pred_dir)
-        reasons = {}
+        reasons = dict(self.broken)
         for name, paths in self.truth.items():
             folder = pred_dir / name
             maps = [label_map_path(folder, path.stem) for path in paths]
@@ -85,6 +87,7 @@ class _VipMetric:
         """Call `score((truth path, prediction path))` of every frame; return sequence -> results in order of frames."""
         if not pred_dir.is_dir():
             raise FileNotFoundError(f'prediction folder not found: {pred_dir}. Expected <sequence>/<frame>.png in it.')
+        refuse_unscorable(self.broken)
         missing = self.missing(pred_dir)
         if missing:
             name, reason = next(iter(missing.items()))
@@ -296,7 +299,7 @@ def _frame_matches(files: _Files, constant: float | None) -> InstanceMatches:
 def read_scored_instances(path: Path) -> list[tuple[int, float]]:
     """Return (class, score) of the ids 1, 2, ..."""
     predicted = []
-    for number, line in enumerate(path.read_text(errors='replace').splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding='utf-8-sig', errors='replace').splitlines(), start=1):
         words = line.split()
         try:
             class_id, score = int(words[0]), float(words[1])

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mmliir.datasets.listing import label_map_path
+from mmliir.datasets.named import sort_out
 from mmliir.datasets.png import read_ids
 from mmliir.datasets.sources import HOLDOUT_SHARE, holdout_names
 from mmliir.datasets.youtube_vos import HOLDOUT, YouTubeVosDataset
@@ -24,7 +25,7 @@ from mmliir.evaluation.functional.region import object_measures
 from mmliir.registry import METRICS
 
 from .parallel import Progress, counted, in_order
-from .results import BenchmarkResult, Ratio, SequenceResult, combine, coverage_notes
+from .results import BenchmarkResult, Ratio, SequenceResult, combine, coverage_notes, refuse_unscorable
 
 METRIC_VERSION = 'youtube_vos-1'
 #: The four numbers, in the order of the groups of 'overall'.
@@ -72,7 +73,7 @@ class YouTubeVosMetric:
         self.data_root, self.year, self.split = data.data_root, year, split
         self.sequences = tuple(data.names)
         self.num_sequences_in_split = data.num_sequences_in_split
-        self.truth = {name: data.annotation_paths(name) for name in self.sequences}
+        self.truth, self.broken = sort_out(self.sequences, data.annotation_paths)
         self.seen = frozenset(
             entry.category for name, objects in data.meta.items() if name not in held_out for entry in objects.values()
         )
@@ -87,9 +88,9 @@ class YouTubeVosMetric:
 
     def missing(self, pred_dir: str | Path) -> dict[str, str]:
         """Return video -> why it cannot be scored, for those of which a file is absent; nothing is read."""
-        found = {}
-        for name in self.sequences:
-            folder, wanted = Path(pred_dir) / name, self.truth[name][1:]
+        found = dict(self.broken)
+        for name, truth in self.truth.items():
+            folder, wanted = Path(pred_dir) / name, truth[1:]
             absent = [file.name for path in wanted if not (file := label_map_path(folder, path.stem)).is_file()]
             if not folder.is_dir():
                 found[name] = 'no predictions'
@@ -115,6 +116,7 @@ class YouTubeVosMetric:
             raise ValueError(f'jobs must be at least 1, got {jobs}.')
         if not pred_dir.is_dir():
             raise FileNotFoundError(f'Prediction folder not found: {pred_dir}. Expected <video>/<frame>.png in it.')
+        refuse_unscorable(self.broken)
         missing = self.missing(pred_dir)
         if missing:
             name, reason = next(iter(missing.items()))
