@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from mmliir.datasets.listing import is_system_file
 from mmliir.datasets.named import is_folder_name
 from mmliir.evaluation.protocol import (
     RUN_CARD_NAME,
@@ -26,6 +25,7 @@ from mmliir.evaluation.protocol import (
 from mmliir.evaluation.writers import WRITERS, PredictedFile, SequenceWriter, write_files
 from mmliir.propagation import Protocol
 from mmliir.structures import PointSample, VideoSample
+from mmliir.utils.files import is_system_file
 from mmliir.utils.pipeline import Overlap, overlap_for
 
 
