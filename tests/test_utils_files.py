@@ -1,11 +1,12 @@
 """Reading text files of others: marks before the text, other encodings, names that are no UTF-8."""
 
 import codecs
+import json
 import os
 
 import pytest
 
-from mmliir.utils.files import read_text, shown_path
+from mmliir.utils.files import is_system_file, read_text, shown_path, write_json_atomic
 
 _TEXT = 'bear\nkäse\n\n'
 
@@ -68,3 +69,14 @@ def test_an_undecodable_name_can_be_told(tmp_path):
     str(caught.value).encode('utf-8')
     assert 'k\\xe4se.txt' in str(caught.value)
     assert shown_path(path).endswith('k\\xe4se.txt')
+
+
+def test_json_holds_names_that_are_no_utf8(tmp_path):
+    name = os.fsdecode(b'k\xe4se')
+    write_json_atomic(tmp_path / 'a.json', {name: 'käse'})
+    assert json.loads((tmp_path / 'a.json').read_text(encoding='utf-8')) == {name: 'käse'}
+
+
+def test_files_of_systems_are_known():
+    assert all(map(is_system_file, ['.DS_Store', '._00000.png', 'Thumbs.db']))
+    assert not any(map(is_system_file, ['.git', '.hidden.png', '00000.png']))

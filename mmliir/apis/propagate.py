@@ -16,7 +16,6 @@ from mmliir.apis.configs import load_config
 from mmliir.apis.encoders import make_encoder, settle_compile
 from mmliir.apis.evaluate import build_method, describe_input, describe_model
 from mmliir.datasets import FrameArray, check_mask_size, number_colors, open_frames, read_label_map
-from mmliir.datasets.listing import is_system_file
 from mmliir.datasets.masks import are_palette_colors, label_map_png
 from mmliir.evaluation.protocol import (
     RUN_CARD_NAME,
@@ -37,7 +36,7 @@ from mmliir.propagation import (
 from mmliir.structures import FrameSequence
 from mmliir.utils.compute import choose_precision, limit_threads
 from mmliir.utils.env import code_version
-from mmliir.utils.files import write_bytes_atomic
+from mmliir.utils.files import is_system_file, write_bytes_atomic
 from mmliir.utils.pipeline import NO_OVERLAP, Overlap, map_ahead, overlap_for
 from mmliir.utils.words import number_of
 from mmliir.visualization import overlay_labels, require_video_writer, write_video

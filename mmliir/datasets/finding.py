@@ -12,14 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from mmliir.datasets.listing import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     Listing,
     is_clutter,
+    is_image_of_ids,
     names_other_than_frames,
     pick_frames,
     sort_naturally,
@@ -38,9 +36,6 @@ _TWICE = 'links to files that are there already'
 _FRAMES_PARENT = 'JPEGImages'
 _USUAL_RESOLUTION = '480p'
 _RESOLUTION = re.compile(r'\d+p|full-resolution', re.IGNORECASE)
-# What masks are stored as, and how many values one of them has at the most.
-_ID_MODES = ('P', 'L', '1')
-_MOST_IDS = 32
 _SHOWN = 5
 
 
@@ -173,15 +168,7 @@ def _holds_ids(paths: Sequence[Path]) -> bool:
     """Whether a folder holds PNG alone, and the first, the middle and the last are images of ids."""
     if not paths or any(path.suffix.lower() != '.png' for path in paths):
         return False
-    return all(_is_image_of_ids(paths[place]) for place in {0, len(paths) // 2, len(paths) - 1})
-
-
-def _is_image_of_ids(path: Path) -> bool:
-    try:
-        with Image.open(path) as image:
-            return image.mode in _ID_MODES and len(np.unique(np.asarray(image))) <= _MOST_IDS
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False  # a broken frame, which whoever reads it will name
+    return all(is_image_of_ids(paths[place]) for place in {0, len(paths) // 2, len(paths) - 1})
 
 
 def _other_resolutions(names: Sequence[str]) -> dict[str, str]:

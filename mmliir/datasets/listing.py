@@ -4,8 +4,8 @@
     label maps    every `.png` or `.PNG` but those below
     left out      hidden files and what systems leave behind; files of other types; among frames also pictures that are
                   something else: named mask, flow, preview, ... where others are not; without a number where the others
-                  are numbered alike; the preview of a video file of the same name; an indexed PNG among frames of
-                  another type
+                  are numbered alike; the preview of a video file of the same name; an image of ids (indexed or grey
+                  PNG of few values) among frames of another type; the second picture of a frame, of a rarer type
     order         by the numbers in the names: `2` before `10`, `0.25` before `0.5`, `-1` before `0`
 
 Nothing is left out without a word: a `Listing` names each file and why, and who lists says so.
@@ -13,12 +13,14 @@ Nothing is left out without a word: a `Listing` names each file and why, and who
 
 import os
 import re
-import stat
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from mmliir.utils.files import shown_path
 
@@ -32,7 +34,8 @@ OTHER_LABEL_TYPE = 'a picture that is no PNG'
 NAMED_OTHERWISE = 'its name says mask, flow, preview or the like, the others do not'
 NO_NUMBER = 'its name has no number, the others are numbered alike'
 PREVIEW = 'the preview of a video file of its name'
-INDEXED = 'an indexed PNG, as masks are, among frames of another type'
+IDS = 'an indexed or grey PNG of few values, as masks are, among frames of another type'
+SECOND = 'the second picture of a frame, of a rarer type'
 
 _DATA_SUFFIXES = ('.txt', '.json', '.csv', '.tsv', '.md', '.xml', '.yaml', '.yml', '.mat', '.npy', '.npz', '.pkl', '')
 _CLUTTER = ('thumbs.db', 'desktop.ini', '__macosx')
@@ -40,19 +43,22 @@ _CLUTTER = ('thumbs.db', 'desktop.ini', '__macosx')
 _OTHER_WORDS = frozenset(
     'annotation annotations anno annos mask masks matte mattes label labels seg segs segmentation segmentations gt '
     'groundtruth flow flows opticalflow depth depths disparity preview previews thumb thumbs thumbnail thumbnails '
-    'overlay overlays poster'.split()
+    'overlay overlays poster scribble scribbles contour contours trimap trimaps heatmap heatmaps saliency'.split()
 )
 #: Words that may stand beside them in the name of a folder that holds nothing else.
 _SIDE_WORDS = frozenset(
     'optical dense forward backward fw bw fwd bwd vis viz visual visualization visualisation color colour colored '
     'unsupervised semantics semantic instance instances object objects category class classes human panoptic ground '
-    'truth map maps image images img imgs png jpg rgb id ids full resolution res low high p video videos'.split()
+    'truth raw soft binary grey gray pred preds prediction predictions '
+    'frame frames map maps image images img imgs png jpg rgb id ids full resolution res low high p video videos'.split()
 )
 #: Folders of labels whose names have none of `_OTHER_WORDS` (VIP).
-_LABEL_FOLDERS = frozenset({'category ids', 'instance ids', 'human ids', 'ground truth', 'optical', 'class ids'})
+_LABEL_FOLDERS = frozenset({'category ids', 'instance ids', 'human ids', 'ground truth', 'class ids'})
 _NUMBER = re.compile(r'((?:(?<![^/_=])[-−])?\d+(?:\.\d+)*)')
 _MINUS = '-−'
-_PNG_COLOUR_TYPE_AT, _PNG_PALETTE = 25, 3
+# What masks are stored as, and how many values one of them has at the most.
+_ID_MODES = ('P', 'L', '1')
+_MOST_IDS = 32
 
 
 @dataclass(frozen=True)
@@ -158,7 +164,8 @@ def pick_frames(folder: str | os.PathLike, names: Iterable[str]) -> Listing:
     left_out |= {name: PREVIEW for name in pictures if _stem(name) in videos}
     left_out |= _named_otherwise([name for name in pictures if name not in left_out])
     left_out |= _without_number([name for name in pictures if name not in left_out])
-    left_out |= _indexed(folder, [name for name in pictures if name not in left_out])
+    left_out |= _ids_among(folder, [name for name in pictures if name not in left_out])
+    left_out |= _seconds([name for name in pictures if name not in left_out])
     return _listing(folder, pictures, left_out)
 
 
@@ -177,11 +184,6 @@ def names_other_than_frames(folder_name: str) -> bool:
 def is_clutter(name: str) -> bool:
     """Whether a file or folder is hidden, or what systems and programs leave behind."""
     return name.startswith('.') or name.lower() in _CLUTTER
-
-
-def is_system_file(name: str) -> bool:
-    """Whether a file is what a system leaves in every folder, so that it may go with the folder: `.DS_Store`, `._*`."""
-    return name.startswith('._') or name.lower() in ('.ds_store', 'thumbs.db', 'desktop.ini')
 
 
 def walk_folders(root: str | os.PathLike) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -244,24 +246,29 @@ def _without_number(pictures: Sequence[str]) -> dict[str, str]:
     return {name: NO_NUMBER for name in bare if _words(_stem(name)) != words}
 
 
-def _indexed(folder: Path, pictures: Sequence[str]) -> dict[str, str]:
-    types = Counter('.png' if _suffix(name) == '.png' else 'other' for name in pictures)
-    if len(types) < 2 or types['png'] > types['other']:
+def _ids_among(folder: Path, pictures: Sequence[str]) -> dict[str, str]:
+    maps = [name for name in pictures if _suffix(name) in LABEL_MAP_SUFFIXES]
+    if not maps or 2 * len(maps) > len(pictures):
         return {}
-    maps = [name for name in pictures if _suffix(name) == '.png' and is_indexed_png(folder / name)]
-    return dict.fromkeys(maps, INDEXED)
+    return {name: IDS for name in maps if is_image_of_ids(folder / name)}
 
 
-def is_indexed_png(path: Path) -> bool:
-    """Whether the header of a file says that it is a PNG with a palette; a file that cannot be read is none."""
+def is_image_of_ids(path: Path) -> bool:
+    """Whether a file holds one channel of few values, as masks do; one that cannot be read does not."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return False
-        with open(path, 'rb') as stream:
-            head = stream.read(_PNG_COLOUR_TYPE_AT + 1)
-    except OSError:
-        return False  # whoever reads it will say so
-    return head.startswith(b'\x89PNG\r\n\x1a\n') and head[_PNG_COLOUR_TYPE_AT:] == bytes([_PNG_PALETTE])
+        with Image.open(path) as image:
+            return image.mode in _ID_MODES and len(np.unique(np.asarray(image))) <= _MOST_IDS
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False  # whoever reads it will say what is wrong
+
+
+def _seconds(pictures: Sequence[str]) -> dict[str, str]:
+    """Of the pictures of one frame those of a rarer type; none of them where the types are equally many."""
+    types = Counter(map(_suffix, pictures))
+    most: dict[str, int] = {}
+    for name in pictures:
+        most[_stem(name)] = max(most.get(_stem(name), 0), types[_suffix(name)])
+    return {name: SECOND for name in pictures if types[_suffix(name)] < most[_stem(name)]}
 
 
 def _listing(folder: Path, pictures: Sequence[str], left_out: dict[str, str]) -> Listing:

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmliir.datasets.listing import is_system_file
 from mmliir.datasets.named import is_folder_name
 from mmliir.evaluation.protocol import (
     RUN_CARD_NAME,
@@ -24,6 +23,7 @@ from mmliir.evaluation.protocol import (
 from mmliir.evaluation.writers import WRITERS, PredictedFile, SequenceWriter, write_files
 from mmliir.propagation import Protocol
 from mmliir.structures import PointSample, VideoSample
+from mmliir.utils.files import is_system_file
 from mmliir.utils.pipeline import Overlap, overlap_for
 from mmliir.utils.progress import ProgressBar
 

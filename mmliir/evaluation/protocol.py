@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mmliir.datasets.listing import is_system_file
-from mmliir.utils.files import read_text, write_json_atomic
+from mmliir.utils.files import is_system_file, read_text, write_json_atomic
 
 RUN_CARD_NAME = 'run.json'
 _MISSING = '(absent)'

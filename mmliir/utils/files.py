@@ -52,6 +52,11 @@ def shown_path(path: str | os.PathLike[str]) -> str:
     return os.fsencode(path).decode('utf-8', 'backslashreplace')
 
 
+def is_system_file(name: str) -> bool:
+    """Whether a file is what a system leaves in every folder, so that it may go with the folder: `.DS_Store`, `._*`."""
+    return name.startswith('._') or name.lower() in ('.ds_store', 'thumbs.db', 'desktop.ini')
+
+
 def write_bytes_atomic(path: str | os.PathLike[str], data: bytes, durable: bool = True) -> Path:
     """Write a file so that a reader sees the old content or the new one, never a part.
 

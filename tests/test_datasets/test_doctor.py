@@ -193,7 +193,8 @@ def painted_mask(root, frames, masks):
 
 
 def frame_twice(root, frames, masks):
-    Image.open(frames / '00001.jpg').save(frames / '00001.png')
+    for path in frames.glob('*.jpg'):
+        Image.open(path).save(path.with_suffix('.png'))
     return 'there twice, under two suffixes'
 
 

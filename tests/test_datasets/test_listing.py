@@ -135,13 +135,23 @@ def test_what_may_be_a_frame_stays(tmp_path, names):
     assert sorted(names_of(found)) == sorted(names) and not found.left_out and found.told() == ''
 
 
-def test_masks_of_the_same_names_are_no_frames_where_their_type_says_so(tmp_path):
+@pytest.mark.parametrize('mode', ['P', 'L', '1'])
+@pytest.mark.parametrize('names', [('0.png', '1.png'), ('0.png',), ('7.png',)])
+def test_masks_among_frames_of_another_type_are_known_by_what_is_in_them(tmp_path, mode, names):
     folder = write(tmp_path, '0.jpg', '1.jpg')
-    write(folder, '0.png', '1.png', mode='P')
+    write(folder, *names, mode=mode)
     found = list_pictures(folder)
     assert names_of(found) == ['0.jpg', '1.jpg']
-    assert found.left_out == (('0.png', listing.INDEXED), ('1.png', listing.INDEXED))
-    assert names_of(list_label_maps(folder)) == ['0.png', '1.png']
+    assert found.left_out == tuple((name, listing.IDS) for name in names)
+    assert names_of(list_label_maps(folder)) == list(names)
+
+
+def test_of_two_pictures_of_a_frame_the_one_of_the_usual_type_counts(tmp_path):
+    found = list_pictures(write(tmp_path, '0.jpg', '1.jpg', '2.jpg', '1.png', '2.bmp', '3.png'))
+    assert names_of(found) == ['0.jpg', '1.jpg', '2.jpg', '3.png']
+    assert found.left_out == (('1.png', listing.SECOND), ('2.bmp', listing.SECOND))
+    # Where there are as many of both, a reader has to ask.
+    assert len(list_pictures(write(tmp_path / 'a', '0.jpg', '1.jpg', '0.png', '1.png')).files) == 4
 
 
 def test_indexed_frames_stay_where_all_are_so(tmp_path):
