@@ -19,7 +19,7 @@ place, then multiplied with the box. Where the places of a window are not one ce
 (`align_corners_mismatch`), each axis is mixed by a small matrix instead: a line for a place, a column for a cell.
 
 All this is PyTorch and runs on every device. On a CPU most calls are served by compiled code instead
-(`native/attend.cpp`, which explains itself), three to eight times as fast in a quarter of the memory or less;
+(`native/attend.cpp`, which explains itself), two to thirteen times as fast in a quarter of the memory or less;
 `_Attend` decides. For CUDA there is a fused kernel (`triton_kernels.py`), which `backend='triton'` asks for.
 """
 
@@ -236,7 +236,11 @@ def window_topk_attend(
 
 
 def fastest_backend(device: torch.device | str) -> Literal['native', 'torch']:
-    """The back end that 'auto' asks first for float32 tensors on a device; results of the two differ by rounding."""
+    """The back end that 'auto' asks first for float32 tensors on a device; results of the two differ by rounding.
+
+    A rule and no measurement, so that a run repeats: compiled code was faster in every case at every vector width that
+    was run (docs/performance.md).
+    """
     if torch.device(device).type != 'cpu':
         return 'torch'
     try:

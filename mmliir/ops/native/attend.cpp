@@ -3,8 +3,9 @@
 // Queries are taken in tiles of 4 x 4 cells, one cell a vector lane. The keys that a tile can reach are compared with
 // all 16 queries at once: a key's channel is a scalar that multiplies a vector of queries, so keys need no unfolding,
 // only a copy of the rows that a band of queries reaches, with the channels of a few neighbouring cells beside each
-// other ([row][panel][channel][x]): what is read together lies together. A patch of logits ([key][16]) stays in the cache and is consumed at once: it updates the k best
-// keys of each query, or a running soft-max with its read-out, or it is replaced by a mixture and read out.
+// other ([row][panel][channel][x]): what is read together lies together. A patch of logits ([key][16]) stays in the
+// cache and is consumed at once: it updates the k best keys of each query, or a running soft-max with its read-out, or
+// it is replaced by a mixture and read out.
 //
 // A window may lie around a displaced centre between the cells. Sampling commutes with the dot product, so the box of
 // cells that the displaced windows of a tile reach is compared like any other patch, then every lane mixes neighbouring
@@ -47,7 +48,7 @@ constexpr float ALIGNED_SHARE = 0.5f;
 // ------------------------------------------------------------------------------------------------- vectors of lanes
 
 // Lanes of a vector register of the machine that this is compiled for, and keys that a tile is compared with at a
-// time: as many as have their sums in registers, beside the queries and a key. Keys lie in panels of so many cells.
+// time: as many as have their sums in registers, beside the queries and a key. Keys lie in panels of PANEL cells.
 #if defined(__AVX512F__)
 constexpr int WIDTH = 16;
 constexpr int BLOCK = 24;
