@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from mmliir.ops import native
+from mmliir.ops.native import build
 
 
 def _reason() -> str:
@@ -12,8 +12,8 @@ def _reason() -> str:
     if os.environ.get('MMLIIR_NATIVE') == '0':
         return 'MMLIIR_NATIVE=0'
     try:
-        native._find_compiler()
-    except FileNotFoundError as error:
+        build.find_compiler()
+    except build.NotBuilt as error:
         return str(error)
     return ''
 

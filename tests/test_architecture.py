@@ -39,7 +39,7 @@ BELOW_EVALUATION = {
 BELOW_ENGINE = (
     MODEL_PARTS
     | BELOW_EVALUATION
-    | {'mmliir.models', 'mmliir.models.layers', 'mmliir.evaluation', 'mmliir.ops'}
+    | {'mmliir.models', 'mmliir.models.layers', 'mmliir.evaluation', 'mmliir.ops', 'mmliir.ops.native'}
 )
 EVERYTHING_BELOW_APIS = BELOW_ENGINE | {'mmliir.engine', 'mmliir.utils.checkpoint', 'mmliir.testing'}
 
@@ -47,7 +47,8 @@ EVERYTHING_BELOW_APIS = BELOW_ENGINE | {'mmliir.engine', 'mmliir.utils.checkpoin
 # `version` are open from level 1 on, and to `propagation` all but `registry`, which imports mmengine.
 PARTS: dict[str, tuple[int, set[str]]] = {
     'mmliir': (0, LEAVES),
-    'mmliir.ops': (0, set()),
+    'mmliir.ops': (0, {'mmliir.ops.native'}),
+    'mmliir.ops.native': (0, {'mmliir.utils'}),  # writes the libraries that it builds
     'mmliir.structures': (0, set()),
     'mmliir.evaluation.functional': (0, set()),
     'mmliir.datasets.metainfo': (0, set()),

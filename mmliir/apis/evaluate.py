@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
+from mmliir.apis.affinity import Affinity, describe_affinity, settle_affinity
 from mmliir.apis.configs import load_config
 from mmliir.apis.encoders import make_encoder, settle_compile
-from mmliir.evaluation.export import export_predictions, prepare_folder
+from mmliir.evaluation.export import export_predictions, is_complete, prepare_folder
 from mmliir.evaluation.metrics import BenchmarkResult
 from mmliir.evaluation.protocol import ProtocolCard, fingerprint_data, read_run_card, write_run_card
 from mmliir.evaluation.scoring import score_sound, score_task
@@ -23,7 +24,6 @@ from mmliir.evaluation.summary import CSV_NAME, SUMMARY_NAME
 from mmliir.evaluation.tasks import Task, build_task
 from mmliir.evaluation.writers import WRITERS
 from mmliir.models.methods import BaseCorrespondence
-from mmliir.ops import fastest_backend
 from mmliir.propagation import Protocol, resolve_protocol
 from mmliir.registry import MODELS
 from mmliir.structures import PointSample, VideoSample
@@ -258,9 +258,16 @@ def run_task(
     limit_threads()
     precision = shard.gather(choose_precision(precision, model.device))[0]  # one answer for all processes
     compiled = settle_compile(compiled, model.device)
+    writer = WRITERS[task.dataset.kind]
+
+    def is_finished() -> bool:
+        return all(is_complete(out_dir / sample.name, writer.files(sample)) for sample in samples)
+
+    affinity = _agree_on_affinity(shard, out_dir, model.device, overwrite, is_finished)
 
     def card_of(part: Sequence) -> ProtocolCard:
-        return make_card(part, task, protocol, identity, precision, compiled, model.device)
+        with affinity.computing():
+            return affinity.on_card(make_card(part, task, protocol, identity, precision, compiled, model.device))
 
     card = card_of(samples)
     refusal = None
@@ -273,18 +280,19 @@ def run_task(
     refusal = shard.gather(refusal)[0]  # so that all processes end alike, and none waits for one that has gone
     if refusal is not None:
         raise ValueError(refusal)
-    report = export_predictions(
-        [samples[number] for number in shard.mine([len(sample.frames) for sample in samples])],
-        make_encoder(model, precision, compiled),
-        protocol,
-        model.stride,
-        out_dir,
-        card=None,
-        writer=WRITERS[task.dataset.kind],
-        device=model.device,
-        progress=shard.is_main,
-        max_memory=max_memory,
-    )
+    with affinity.computing():
+        report = export_predictions(
+            [samples[number] for number in shard.mine([len(sample.frames) for sample in samples])],
+            make_encoder(model, precision, compiled),
+            protocol,
+            model.stride,
+            out_dir,
+            card=None,
+            writer=writer,
+            device=model.device,
+            progress=shard.is_main,
+            max_memory=max_memory,
+        )
     failed = unread | dict(sum(shard.gather(list(report.failed)), []))
     if strict and failed:  # in every process, with all of them: none goes on alone
         whole = dataclasses.replace(
@@ -335,6 +343,31 @@ def _open_samples(task: Task, strict: bool) -> tuple[list, dict[str, str]]:
         else:
             samples.append(sample)
     return samples, unread
+
+
+def _agree_on_affinity(
+    shard: Shard, out_dir: Path, device: torch.device, overwrite: bool, is_finished: Callable[[], bool]
+) -> Affinity:
+    """What compares cells in all processes: what the main one finds, see `settle_affinity`.
+
+    Raises:
+        ValueError: In every process, where one of them cannot compute with it and something is left to be computed.
+    """
+    affinity, refusal = None, None
+    if shard.is_main:
+        try:
+            affinity = settle_affinity(None if overwrite else out_dir, device)
+        except ValueError as error:
+            refusal = str(error)
+    affinity, refusal = shard.gather((affinity, refusal))[0]
+    if affinity is not None:
+        reason = next(filter(None, shard.gather(affinity.missing())), '')
+        if reason and shard.gather(is_finished())[0]:
+            return affinity.nowhere()
+        refusal = affinity.refusal(out_dir, reason) if reason else None
+    if refusal is not None:
+        raise ValueError(refusal)
+    return affinity
 
 
 def _accept_repaired(out_dir: Path, samples: Sequence, card: ProtocolCard, card_of: Callable) -> None:
@@ -437,11 +470,6 @@ def describe_input(
     """How frames enter and what computes: with it on the card, a changed option is another run."""
     run = {'precision': precision, 'compiled': compiled, 'affinity': describe_affinity(device)}
     return dataclasses.asdict(protocol.input) | run | identity.details
-
-
-def describe_affinity(device: torch.device) -> str:
-    """The code that compares cells, whose kinds differ by rounding; see `ops.fastest_backend`."""
-    return f'{fastest_backend(device)} on {device.type}'
 
 
 def _refuse_data_as_output(task: Task, out_dir: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
+from mmliir.apis.affinity import settle_affinity
 from mmliir.apis.configs import load_config
 from mmliir.apis.encoders import make_encoder, settle_compile
 from mmliir.apis.evaluate import build_method, describe_input, describe_model
@@ -60,6 +61,7 @@ class Propagation:
         card: Everything that the label maps depend on.
         inputs: Files and folders that are read: the video and the masks.
         given: Frame number -> ids that its mask gives.
+        device: Where it is computed.
         overlap: What of reading and writing runs beside the propagation.
     """
 
@@ -71,6 +73,7 @@ class Propagation:
     card: ProtocolCard
     inputs: tuple[Path, ...]
     given: Mapping[int, frozenset[int]]
+    device: torch.device
     overlap: Overlap = NO_OVERLAP
 
     def __len__(self) -> int:
@@ -209,7 +212,7 @@ def propagate(
     inputs = tuple(Path(item) for item in (video, *masks.values()) if isinstance(item, str | Path))
     given = {number: present_ids(ids) for number, ids in labels.items()}
     overlap = overlap_for(model.device)
-    return Propagation(frames.name, frames, frame_names, label_maps, notes, card, inputs, given, overlap)
+    return Propagation(frames.name, frames, frame_names, label_maps, notes, card, inputs, given, model.device, overlap)
 
 
 def write_propagation(
@@ -242,24 +245,30 @@ def write_propagation(
         require_video_writer()
     if overwrite:
         _clear(out_dir, set(paths))
-    resumed = check_run_card(out_dir, propagation.card)
+    affinity = settle_affinity(out_dir, propagation.device)
+    card = affinity.on_card(propagation.card)
+    resumed = check_run_card(out_dir, card)
     old_overlay = next(
         (p for p in (out_dir / f'{OVERLAY_NAME}{s}' for s in ('.mp4', '.webm')) if p.is_file()), None
     )
     if resumed and all(path.is_file() for path in paths) and (old_overlay is not None or not overlay):
         return WrittenMasks(out_dir, len(paths), old_overlay, True, num_before=min(propagation.given))
+    missing = affinity.missing()
+    if missing:
+        raise ValueError(affinity.refusal(out_dir, missing))
     if not resumed:
-        write_run_card(out_dir, propagation.card)
+        write_run_card(out_dir, card)
     shown: list[frozenset[int]] = []
     stream = _written(propagation, paths, progress or (lambda done, total: None), overlay, shown)
     video = None
-    if overlay:
-        drawn = (overlay_labels(frame, label_map) for frame, label_map in stream)
-        fps = getattr(propagation.frames, 'frame_rate', None) or _DEFAULT_FPS
-        video = write_video(out_dir / f'{OVERLAY_NAME}.mp4', drawn, fps)
-    else:
-        for _ in stream:
-            pass
+    with affinity.computing():
+        if overlay:
+            drawn = (overlay_labels(frame, label_map) for frame, label_map in stream)
+            fps = getattr(propagation.frames, 'frame_rate', None) or _DEFAULT_FPS
+            video = write_video(out_dir / f'{OVERLAY_NAME}.mp4', drawn, fps)
+        else:
+            for _ in stream:
+                pass
     last = max(number for number, ids in enumerate(shown) if ids)  # the given mask has one
     empty_from = None if last == len(shown) - 1 else propagation.frame_names[last + 1]
     absences = find_absences(shown, propagation.given, propagation.frame_names)

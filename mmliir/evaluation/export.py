@@ -135,7 +135,7 @@ def export_predictions(
 
         for sample in samples:
             bar.update(seen, total, name=sample.name)
-            if _is_complete(out_dir / sample.name, writer.files(sample)):
+            if is_complete(out_dir / sample.name, writer.files(sample)):
                 skipped.append(sample.name)
                 advance(len(sample.frame_names))
                 continue
@@ -228,7 +228,8 @@ def _refuse_foreign(folder: Path, files: Sequence[str]) -> None:
         raise ValueError(f'{foreign} is no prediction of this run, which would replace its folder: use another --out')
 
 
-def _is_complete(folder: Path, files: Sequence[str]) -> bool:
+def is_complete(folder: Path, files: Sequence[str]) -> bool:
+    """Whether a sequence's folder holds all files of its predictions."""
     return folder.is_dir() and all((folder / name).is_file() for name in files)
 
 

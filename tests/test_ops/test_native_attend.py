@@ -1,7 +1,5 @@
-"""The compiled back end of window_topk_attend against the loop over cells and against PyTorch, and how it is built."""
+"""The compiled back end of window_topk_attend against the loop over cells and against PyTorch."""
 
-import logging
-import multiprocessing
 import random
 import sys
 
@@ -11,7 +9,7 @@ import torch
 from attend_cases import PRIORS
 from compiler import needs_compiler
 
-from mmliir.ops import native, window_topk_attend
+from mmliir.ops import window_topk_attend
 from mmliir.ops.window_topk_attend import MixturePrior
 from mmliir.testing.reference_propagation import attend_loop
 
@@ -215,125 +213,3 @@ def test_what_it_cannot_serve_is_named_and_auto_serves_it():
         assert torch.equal(window_topk_attend(*inputs, [1, 1], **settings), expected)
     with pytest.raises(ValueError, match="backend must be 'auto', 'torch', 'native' or 'triton', got 'cuda'"):
         window_topk_attend(query, keys, values, [1, 1], backend='cuda')
-
-
-# ------------------------------------------------------------------------------------------------------- the building
-
-@pytest.fixture
-def fresh(monkeypatch, tmp_path):
-    """Nothing is built or loaded yet."""
-    monkeypatch.setenv('MMLIIR_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.delenv('MMLIIR_NATIVE', raising=False)
-    native._load_once.cache_clear()
-    yield monkeypatch
-    native._load_once.cache_clear()
-
-
-@pytest.fixture
-def small_source(fresh, tmp_path):
-    source = tmp_path / 'attend.cpp'
-    source.write_text(
-        'extern "C" { int mmliir_attend() { return 7; } int mmliir_single_labels() { return 1; } }\n'
-    )
-    fresh.setattr(native, 'SOURCE', source)
-    return source
-
-
-def _same_as_torch():
-    query, keys, values = _inputs(5, 6)
-    auto = window_topk_attend(query, keys, values, [2, None], topk=3)
-    assert torch.equal(auto, window_topk_attend(query, keys, values, [2, None], topk=3, backend='torch'))
-    return query, keys, values
-
-
-def test_without_a_compiler_pytorch_serves_and_the_log_says_so_once(fresh, tmp_path, caplog):
-    fresh.setenv('PATH', str(tmp_path))
-    fresh.delenv('CXX', raising=False)
-    with caplog.at_level(logging.INFO, logger='mmliir'):
-        inputs = _same_as_torch()
-        _same_as_torch()
-    assert [record.getMessage() for record in caplog.records if 'no C++ compiler' in record.getMessage()] == [
-        'window_topk_attend runs on PyTorch: no compiled code (no C++ compiler: CXX is not set, and none of c++, '
-        'g++, clang++ is on the PATH)'
-    ]
-    with pytest.raises(ValueError, match=r'no C\+\+ compiler'):
-        window_topk_attend(*inputs, [2, None], backend='native')
-
-
-@needs_compiler
-def test_a_cache_folder_that_cannot_be_written_is_no_error(fresh, tmp_path):
-    (tmp_path / 'file').write_text('')
-    fresh.setenv('MMLIIR_CACHE', str(tmp_path / 'file' / 'cache'))
-    inputs = _same_as_torch()
-    with pytest.raises(ValueError, match="cannot serve.*'.*file/cache'|Not a directory"):
-        window_topk_attend(*inputs, [2, None], backend='native')
-
-
-@needs_compiler
-def test_source_that_does_not_compile_is_no_error(small_source):
-    small_source.write_text('this is no C++\n')
-    inputs = _same_as_torch()
-    with pytest.raises(ValueError, match=r'could not compile attend\.cpp: .*error'):
-        window_topk_attend(*inputs, [2, None], backend='native')
-
-
-@needs_compiler
-def test_it_is_built_once_and_half_a_file_is_built_again(small_source, fresh):
-    built = native.build()
-    stamp = built.stat().st_mtime_ns
-    assert native.build() == built and built.stat().st_mtime_ns == stamp
-    assert native.library().mmliir_attend(None, 0, 0) == 7
-    native._load_once.cache_clear()
-    built.unlink()  # a new file: the loaded one must not change under its feet
-    built.write_bytes(b'\x7fELF')
-    assert native.library().mmliir_attend(None, 0, 0) == 7
-    assert [path.name for path in built.parent.iterdir()] == [built.name]
-
-
-@needs_compiler
-def test_other_source_makes_another_file(small_source):
-    first = native.build()
-    small_source.write_text(small_source.read_text().replace('7', '8'))
-    assert native.build() != first
-
-
-def _build_and_load(ready, answers):
-    ready.wait()
-    answers.put((str(native.build()), native.library().mmliir_attend(None, 0, 0)))
-
-
-@needs_compiler
-def test_two_processes_may_build_at_the_same_time(small_source, tmp_path):
-    context = multiprocessing.get_context('fork')
-    ready, answers = context.Barrier(2), context.Queue()
-    both = [context.Process(target=_build_and_load, args=(ready, answers)) for _ in range(2)]
-    for process in both:
-        process.start()
-    found = [answers.get(timeout=60) for _ in both]
-    for process in both:
-        process.join(timeout=60)
-    assert found[0] == found[1] and found[0][1] == 7
-    assert len(list((tmp_path / 'cache').iterdir())) == 1
-
-
-def test_it_can_be_switched_off(fresh):
-    fresh.setenv('MMLIIR_NATIVE', '0')
-    inputs = _same_as_torch()
-    with pytest.raises(ValueError, match='MMLIIR_NATIVE=0'):
-        window_topk_attend(*inputs, [2, None], backend='native')
-
-
-@pytest.mark.parametrize(
-    ('variables', 'expected'),
-    [
-        ({'MMLIIR_CACHE': '/a', 'XDG_CACHE_HOME': '/b', 'HOME': '/c'}, '/a'),
-        ({'XDG_CACHE_HOME': '/b', 'HOME': '/c'}, '/b/mmliir'),
-        ({'HOME': '/c'}, '/c/.cache/mmliir'),
-    ],
-)
-def test_the_cache_folder_is_the_users(variables, expected, monkeypatch):
-    for name in ('MMLIIR_CACHE', 'XDG_CACHE_HOME', 'HOME'):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert str(native.cache_folder()) == expected

@@ -1,30 +1,46 @@
-"""Compiled code: built from `attend.cpp` with the machine's C++ compiler at first use, and kept in a cache folder.
+"""Compiled code: `attend.cpp` in the best instructions of this processor, shipped with the package or compiled once.
 
-Nothing depends on it: without a compiler, without a folder to write to, or with `MMLIIR_NATIVE=0`, everything runs on
-PyTorch alone and gives the same results. The file's name is a hash of the source, the flags, the compiler and the
-processor, so a folder that several machines share holds one file for each kind. It is built under another name and
-renamed, so programs that start at the same time do not meet half a file.
+Nothing depends on it: without a library and a compiler, or with `MMLIIR_NATIVE=0`, everything runs on PyTorch alone and
+gives the same results apart from rounding. `levels.py` says which instructions there are, `build.py` where a library
+comes from.
 """
 
+import contextlib
 import ctypes
 import functools
-import hashlib
 import logging
 import os
-import platform
-import shutil
-import subprocess
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name('attend.cpp')
-_FLAGS = ('-O3', '-std=c++17', '-shared', '-fPIC', '-ffp-contract=fast', '-fno-math-errno', '-fno-trapping-math')
-# Clang for ARM knows the second only, some compilers know neither.
-_FOR_THIS_PROCESSOR = (('-march=native',), ('-mcpu=native',), ())
-_COMPILERS = ('c++', 'g++', 'clang++')
-_TIME_LIMIT = 120  # seconds for the compiler, which needs about five
+from mmliir.ops.native.build import NotBuilt, cache_folder, with_library
+from mmliir.ops.native.levels import Level, supported_levels
+
+__all__ = [
+    'DONE',
+    'MAX_COMPONENTS',
+    'NOT_FINITE',
+    'NO_MEMORY',
+    'SHAPES',
+    'SWITCH',
+    'TILE_SIDE',
+    'AttendJob',
+    'Unavailable',
+    'cache_folder',
+    'choice',
+    'describe',
+    'forced',
+    'level',
+    'library',
+    'supported',
+    'width',
+]
+
+#: '0' switches compiled code off, '1' (or nothing) takes the best level, the name of a level takes that one.
+SWITCH = 'MMLIIR_NATIVE'
 
 _logger = logging.getLogger(__name__)
+_warned: set[str] = set()
 
 
 class AttendJob(ctypes.Structure):
@@ -59,103 +75,107 @@ class Unavailable(Exception):
 
 
 def library() -> ctypes.CDLL:
-    """The compiled code, built when this machine has not built it yet.
+    """The compiled code at the level in use, built when there is none for it yet.
 
     Raises:
-        Unavailable: It is switched off, or cannot be built or loaded. The reason is logged once.
+        Unavailable: It is switched off, or cannot be built or loaded; of the latter a warning says once why.
+        ValueError: `MMLIIR_NATIVE` asks for a level that this processor lacks, or for none that there is.
     """
-    if os.environ.get('MMLIIR_NATIVE', '1') == '0':
-        raise Unavailable('MMLIIR_NATIVE=0 switches compiled code off')
-    found = _load_once(os.getpid())
+    found = _load_once(os.getpid(), _chosen_level())
     if isinstance(found, str):
         raise Unavailable(found)
     return found
 
 
-def cache_folder() -> Path:
-    """Where compiled code is kept: `$MMLIIR_CACHE`, `$XDG_CACHE_HOME/mmliir` or `~/.cache/mmliir`."""
-    if os.environ.get('MMLIIR_CACHE'):
-        return Path(os.environ['MMLIIR_CACHE'])
-    if os.environ.get('XDG_CACHE_HOME'):
-        return Path(os.environ['XDG_CACHE_HOME']) / 'mmliir'
-    return Path('~/.cache/mmliir').expanduser()
+def level() -> str:
+    """The name of the level in use, say 'x86-64-v3'. Raises what `library` raises."""
+    return _level_in_use().name
 
 
-@functools.lru_cache(maxsize=1)
-def _load_once(_process: int) -> ctypes.CDLL | str:
+def width() -> int:
+    """Bits of the vectors of the level in use; 0 where that is not known. Raises what `library` raises."""
+    return _level_in_use().width
+
+
+def describe() -> str:
+    """The level in use as run cards have it, say 'x86-64-v3, 256 bit'. Raises what `library` raises."""
+    return str(_level_in_use())
+
+
+@contextlib.contextmanager
+def forced(asked: str) -> Iterator[None]:
+    """In this block, and in processes that it starts, compiled code is what `MMLIIR_NATIVE=asked` says.
+
+    It holds for all threads, as the variable does.
+    """
+    before = os.environ.get(SWITCH)
+    os.environ[SWITCH] = asked
     try:
-        return _load(build())
-    except (OSError, AttributeError, RuntimeError, subprocess.SubprocessError) as error:
-        reason = ' '.join(str(error).split())[:300]
-        _logger.info('window_topk_attend runs on PyTorch: no compiled code (%s)', reason)
-        return reason
+        yield
+    finally:
+        if before is None:
+            del os.environ[SWITCH]
+        else:
+            os.environ[SWITCH] = before
 
 
-def _load(path: Path) -> ctypes.CDLL:
-    try:
-        return _declare(ctypes.CDLL(str(path)))
-    except (OSError, AttributeError):  # half a file, or of another machine: not what its name says
-        path.unlink(missing_ok=True)
-        return _declare(ctypes.CDLL(str(build())))
+def supported() -> tuple[str, ...]:
+    """The names of the levels that this processor can run, the best one first."""
+    return tuple(own.name for own in _supported_levels())
 
 
-def build() -> Path:
-    """The path of the compiled code, which is there afterwards.
+def choice() -> str:
+    """What `MMLIIR_NATIVE` and the processor ask for: '0', or the name of a level. Nothing is built or loaded.
 
     Raises:
-        OSError: No compiler, no source, or a folder that cannot be written.
-        RuntimeError: The compiler refuses the source; the text has its first error.
+        ValueError: See `library`.
     """
-    compiler = _find_compiler()
-    source = SOURCE.read_bytes()
-    kind = '\n'.join([_version(compiler), platform.machine(), _processor(), repr((_FLAGS, _FOR_THIS_PROCESSOR))])
-    name = f'attend-{hashlib.sha256(source + kind.encode()).hexdigest()[:24]}.so'
-    target = cache_folder() / name
-    if target.is_file():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _logger.info('compiling %s into %s', SOURCE.name, target.parent)
-    with tempfile.TemporaryDirectory(prefix='build-', dir=target.parent) as folder:
-        built = Path(folder) / name
-        _compile(compiler, built)
-        os.replace(built, target)
-    return target
+    asked = os.environ.get(SWITCH, '').strip() or '1'
+    if asked == '1':
+        return supported()[0]
+    if asked != '0' and asked not in supported():
+        raise ValueError(
+            f'{SWITCH}={asked}: expected 0 (off), 1 (the best level) or a level that this processor can run: '
+            f'{", ".join(supported())}'
+        )
+    return asked
 
 
-def _find_compiler() -> str:
-    named = os.environ.get('CXX', '')
-    for name in (named, *_COMPILERS):
-        found = shutil.which(name) if name else None
-        if found:
-            return found
-    own = f'CXX is {named!r}, which is not there' if named else 'CXX is not set'
-    raise FileNotFoundError(f'no C++ compiler: {own}, and none of {", ".join(_COMPILERS)} is on the PATH')
+def _level_in_use() -> Level:
+    library()
+    return _chosen_level()
 
 
-def _compile(compiler: str, target: Path) -> None:
-    for processor in _FOR_THIS_PROCESSOR:
-        command = [compiler, *_FLAGS, *processor, '-o', str(target), str(SOURCE)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIME_LIMIT, check=False)
-        if done.returncode == 0:
-            return
-    said = done.stderr.splitlines()
-    errors = [line for line in said if 'error' in line] or said or [f'it ended with exit code {done.returncode}']
-    raise RuntimeError(f'{compiler} could not compile {SOURCE.name}: {errors[0]}')
+def _chosen_level() -> Level:
+    name = choice()
+    if name == '0':
+        raise Unavailable(f'{SWITCH}=0 switches compiled code off')
+    return next(own for own in _supported_levels() if own.name == name)
 
 
-def _version(compiler: str) -> str:
-    done = subprocess.run([compiler, '--version'], capture_output=True, text=True, timeout=_TIME_LIMIT, check=False)
-    return f'{compiler} {done.stdout}'
+_supported_levels = functools.cache(supported_levels)
 
 
-def _processor() -> str:
-    """What `-march=native` depends on."""
+@functools.lru_cache(maxsize=8)
+def _load_once(_process: int, own: Level) -> ctypes.CDLL | str:
+    """The library, or why there is none; each process loads its own."""
     try:
-        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8', errors='replace').splitlines()
-    except OSError:
-        return platform.processor()
-    names = ('model name', 'flags', 'Features', 'CPU part')
-    return '\n'.join(sorted({line for line in lines if line.split(':')[0].strip() in names}))
+        return with_library(own, lambda path: _load(path, own))
+    except NotBuilt as error:
+        reason = ' '.join(str(error).split())
+    if reason not in _warned:  # a process that was forked from one that has said it does not repeat it
+        _warned.add(reason)
+        _logger.warning(
+            'propagation runs on PyTorch, several times slower: no compiled code (%s). docs/installation.md says what '
+            'to do; %s=0 says that it is meant.', reason, SWITCH,
+        )  # fmt: skip
+    return reason
+
+
+def _load(path: Path, own: Level) -> ctypes.CDLL:
+    code = _declare(ctypes.CDLL(str(path)))
+    _logger.info('compiled code: %s, from %s', own, path)
+    return code
 
 
 def _declare(code: ctypes.CDLL) -> ctypes.CDLL:
