@@ -69,7 +69,7 @@ def look_for_videos(root: str | os.PathLike) -> FoundVideos:
     for path, subfolders, names in walk_folders(root):
         here = path.relative_to(root).as_posix()
         num_files += len(names)
-        videos = [name for name in names if not is_clutter(name) and Path(name).suffix.lower() in VIDEO_SUFFIXES]
+        videos = [name for name in names if name.lower().endswith(VIDEO_SUFFIXES) and not is_clutter(name)]
         files |= {(path / name).relative_to(root).as_posix(): path / name for name in videos}
         if path == root:
             continue
