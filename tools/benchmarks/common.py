@@ -55,6 +55,26 @@ def synchronise(device: str) -> None:
         torch.cuda.synchronize()
 
 
+def step_seconds(work: Callable[[int], object], repeats: int, device: str) -> list[float]:
+    """Seconds of each of some calls that do not wait for one another: by events of the GPU, else by the clock.
+
+    Args:
+        work: Called with 0, 1, ..., as training calls a step: on a GPU the next is queued while one runs.
+        repeats: Calls.
+        device: 'cpu' or 'cuda'.
+    """
+    if device != 'cuda':
+        return [timed(lambda number=number: work(number), device)[0].wall for number in range(repeats)]
+    torch.cuda.synchronize()
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]
+    marks[0].record()
+    for number in range(repeats):
+        work(number)
+        marks[number + 1].record()
+    torch.cuda.synchronize()
+    return [1e-3 * before.elapsed_time(after) for before, after in zip(marks, marks[1:], strict=False)]
+
+
 # ----------------------------------------------------------------------------------------------------------- memory
 def resident_bytes() -> int:
     """Resident bytes of this process, after the allocator gave back what it can."""
@@ -198,21 +218,28 @@ def settled_device(name: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------------- a process of its own
-def measure_in_process(program: str | Path, arguments: Sequence[str], what: str) -> dict:
+def measure_in_process(
+    program: str | Path, arguments: Sequence[str], what: str, limit_s: float | None = None
+) -> dict | None:
     """Run a program again for one measurement, so that no other measurement changes its memory or its speed.
 
     Args:
         program: The script.
         arguments: Of the script; it prints one line of JSON last.
         what: Named when it fails.
+        limit_s: Seconds after which it is given up.
 
     Returns:
-        What that line holds.
+        What that line holds; None when it was given up.
 
     Raises:
         SystemExit: It failed; with the last line of its errors.
     """
-    done = subprocess.run([sys.executable, str(program), *arguments], capture_output=True, text=True, check=False)
+    command = [sys.executable, str(program), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        return None
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[-1]
         raise SystemExit(f'{what}: {reason}')
