@@ -86,8 +86,8 @@ def mast_step(
         prior: Replaces each window by a fitted mixture (here by `fit_mixture_rows`, not by LIIR_pytorch's loop over
             window cells and references, which costs more). None: off.
         unfold_keys: As the programs do for references that they search in two steps. False: one product of the
-            query with the shifted keys for each window cell, as the correlation operator computes it that they use
-            for the others (a compiled extension that does not build for current PyTorch).
+            query with the shifted keys for each window cell: what the correlation operator computes that they use for
+            the others, in fewer seconds than its code for CPUs takes (docs/benchmarks.md).
         offsets: R times None or (2, h, w) (dx, dy): keys and labels of far references are unfolded by `grid_sample`
             around i + offset(i), with `align_corners=True`, as the normalisation of the places means it.
 

@@ -82,6 +82,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--width', type=int, default=854)
     parser.add_argument('--rounds', type=int, default=3, metavar='N')
     parser.add_argument('--only', nargs='+', metavar='TEXT', help='variants whose name holds one of these')
+    parser.add_argument('--leave-out', nargs='+', default=[], metavar='TEXT', help='those with one in their name')
     add_machine_arguments(parser)
     parser.add_argument('--quick', action='store_true', help='small frames')
     add_report_arguments(parser)
@@ -112,6 +113,8 @@ def compare(encoder: nn.Module, args: argparse.Namespace, folder: Path) -> list[
     ready: dict[tuple[str, int], tuple[Encoder, float]] = {}
     for (name, batch), make in variants(encoder, images, folder, args).items():
         if args.only and not any(text in name for text in args.only):
+            continue
+        if any(text in name for text in args.leave_out):
             continue
         try:
             run = make()

@@ -4,12 +4,12 @@
 The truth is that of DAVIS-2016 and of sequences with several objects, real masks; generated ones where there are no
 data. The predictions are copies of it, shifted, grown or shrunk and with specks. Both are written as indexed PNG, as
 DAVIS-2017 and this toolbox store them. The official tool runs in this process on the same files, which have been read
-once before. `floor` reads and inflates the files, each once, and computes nothing; `share` is its processor time over
-that of a run.
+once before; so does `vos-benchmark`, another public tool, where it is installed. `floor` reads and inflates the files,
+each once, and computes nothing; `share` is its processor time over that of a run.
 
 The official tool is not a dependency. Get it with
 `git clone https://github.com/davisvideochallenge/davis2017-evaluation`, put the checkout on PYTHONPATH and
-install what it needs: `pip install scipy scikit-image tqdm`.
+install what it needs: `pip install scipy scikit-image tqdm`. The other is `pip install vos-benchmark`.
 
 examples:
   python tools/benchmarks/metrics.py
@@ -209,6 +209,8 @@ def _measure(root: Path, args: argparse.Namespace, with_official: bool) -> tuple
     }
     if with_official:
         runs['official'] = lambda: found.update(_run_official(root, predictions))
+    if importlib.util.find_spec('vos_benchmark') is not None:
+        runs['vos-benchmark'] = lambda: _run_vos_benchmark(root, predictions)
     # In turn, and the fastest of each: what else the machine does then falls on all of them.
     rounds = [{name: _cost(run) for name, run in runs.items()} for _ in range(args.repeats)]
     fastest = {name: min((each[name][0] for each in rounds), key=lambda cost: cost.wall) for name in runs}
@@ -267,6 +269,14 @@ def _run_official(root: Path, predictions: Path) -> dict:
 
         # codalab=True: it does not ask for JPEG frames, which it would not use.
         return DAVISEvaluation(str(root), 'semi-supervised', 'val', codalab=True).evaluate(str(predictions))
+
+
+def _run_vos_benchmark(root: Path, predictions: Path) -> list:
+    """Mean J and F of every object by hkchengrex/vos-benchmark, in this process; it can share videos out."""
+    from vos_benchmark.benchmark import VideoEvaluator
+
+    evaluate = VideoEvaluator(str(root / 'Annotations' / '480p'), str(predictions))
+    return [evaluate(name) for name in sorted(path.name for path in predictions.iterdir())]
 
 
 def _table(scores: Scores) -> np.ndarray:

@@ -6,9 +6,9 @@ layout, compiled encoder, optimizer), of which the recipe has those that measure
 
 Each row is a process of its own: random frames as bytes, a full bank, the config's optimizer; a step is transfer,
 normalisation, forward, backward, optimizer and memory update, as in training. Steps before the clock starts count the
-operations and compile. On a CPU the fastest of the repeats counts; on a GPU they are timed in one go, since training
-does not wait between steps. `share` is the rate over that of one large matrix product in the same process and the
-precision of the convolutions. `cpu s` is processor seconds of all threads, which a busy machine changes less.
+operations and compile. On a CPU the fastest of the repeats counts; on a GPU their median by its own clock, and no step
+waits for the one before, as in training. `share` is the rate over that of one large matrix product in the same process
+and the precision of the convolutions. `cpu s` is processor seconds of all threads, which a busy machine changes less.
 
 examples:
   python tools/benchmarks/train_step.py
@@ -19,6 +19,7 @@ examples:
 
 import argparse
 import json
+import statistics
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ import torch
 from common import (
     Bars,
     Column,
+    Cost,
     TextTable,
     add_machine_arguments,
     add_report_arguments,
@@ -37,6 +39,7 @@ from common import (
     plot_bars,
     reset_peak,
     settled_device,
+    step_seconds,
     timed,
     write_report,
 )
@@ -57,6 +60,8 @@ VARIANTS = {
     'stage 2 (all)': {},
 }
 LAYOUTS = {'own': None, 'contiguous': torch.contiguous_format, 'channels last': torch.channels_last}
+#: Steps before the clock starts, after one that counts: a GPU compiles, tries algorithms, records graphs, plays them.
+WARM_STEPS = {'cpu': 1, 'cuda': 5}
 LONG = 5.0  # seconds; a step that takes longer is not repeated
 #: A model of milliseconds, for a test of this program.
 SMALL = {
@@ -93,17 +98,32 @@ class Way:
         layout: 'contiguous' (channel after channel), 'channels last' (all channels of a cell together), or 'own': what
             the encoder takes here.
         unfused: The optimizer as single operations.
+        graphs: The compiled encoder's kernels are recorded and launched as CUDA graphs.
     """
 
     amp: bool = False
     compile: bool = False
     layout: str = 'own'
     unfused: bool = False
+    graphs: bool = False
 
     def __str__(self) -> str:
-        texts = {'compile': 'compiled', 'unfused': 'optimizer not fused'}
+        texts = {'compile': 'compiled', 'graphs': 'CUDA graphs', 'unfused': 'optimizer not fused'}
         kind = ['bfloat16' if self.amp else 'float32', *([self.layout] if self.layout != 'own' else [])]
         return ', '.join([*kind, *(text for name, text in texts.items() if getattr(self, name))])
+
+
+    def compile_settings(self, backend: str | None = None) -> dict | None:
+        """Arguments of `torch.compile`, as the config's `compile` takes them; None: not compiled.
+
+        Args:
+            backend: In place of inductor, for a test of this program. None: inductor.
+        """
+        if not self.compile:
+            return None
+        if backend is not None:
+            return {'backend': backend}
+        return {'mode': 'reduce-overhead'} if self.graphs else {}
 
 
 #: Name for --ways -> what is done in another way than in the first table.
@@ -218,9 +238,11 @@ def measure(args: argparse.Namespace, variant: str, way: Way, batch: int) -> dic
 
     with FlopCounterMode(display=False) as counter:
         step(0)
-    if way.compile:
-        model.compile_training({})
-    step(1)
+    settings = way.compile_settings('eager' if args.quick else None)
+    if settings is not None:
+        model.compile_training(settings)
+    for number in range(1, 1 + WARM_STEPS[device]):
+        step(number)
     # Before and after the steps: of a machine with other work, the better says more.
     dtype, side = torch.bfloat16 if way.amp else torch.float32, 128 if args.quick else None
     rate = matrix_rate(device, dtype, side)
@@ -246,9 +268,11 @@ def measure(args: argparse.Namespace, variant: str, way: Way, batch: int) -> dic
 
 
 def fastest_step(step, repeats: int, device: str):
-    """The cost of a step: the fastest on a CPU; on a GPU the mean of steps that do not wait for one another."""
+    """The cost of a step: the fastest on a CPU; on a GPU the median of steps that do not wait for one another."""
     if device == 'cuda':
-        return timed(lambda: [step(2 + number) for number in range(repeats)], device)[0] * (1 / repeats)
+        first = 1 + WARM_STEPS[device]
+        cost, seconds = timed(lambda: step_seconds(lambda number: step(first + number), repeats, device), device)
+        return Cost(statistics.median(seconds), cost.cpu / repeats)
     costs = []
     while len(costs) < (1 if costs and costs[0].wall > LONG else repeats):
         costs.append(timed(lambda: step(2 + len(costs)), device)[0])

@@ -46,7 +46,9 @@ from common import (
     add_report_arguments,
     data_root,
     describe_machine,
+    peak_bytes,
     plot_bars,
+    reset_peak,
     settled_device,
     timed,
     write_report,
@@ -106,6 +108,8 @@ def main() -> int:
         encode = make_encoder(model, args.amp, args.compile)
         if args.compile or args.device == 'cuda':
             propagate_all(first_frames(clip, 8, Path(folder) / 'warm'), encode, model.stride, protocol, folder, args)
+        if args.device == 'cuda':
+            reset_peak(args.device)
         ours, masks = timed(lambda: propagate_all(clip, encode, model.stride, protocol, folder, args), args.device)
         row = describe(clip, model, protocol, args, ours)
         print_ours(row)
@@ -208,6 +212,7 @@ def describe(clip: Clip, model, protocol: Protocol, args: argparse.Namespace, ou
         'ours_wall_s': ours.wall,
         'ours_cpu_s': ours.cpu,
         'frames_per_s': count / ours.wall,
+        'peak_gib': peak_bytes(args.device) / 2**30 if args.device == 'cuda' else None,
     }
 
 
