@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from mmliir.components import DATASETS
 from mmliir.datasets.frames import list_images
 from mmliir.datasets.keypoints import FrameFiles
 from mmliir.datasets.named import NamedSamples, choose_sequences, is_folder_name
-from mmliir.registry import DATASETS
 from mmliir.structures import PointSample
 
 #: Of the 37 joints of the animal model, those that are annotated and scored (aharley/pips, badjadataset.py).

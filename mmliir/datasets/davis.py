@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
+from mmliir.components import DATASETS
 from mmliir.datasets.frames import FrameFolder, list_images
 from mmliir.datasets.masks import check_mask_size, read_label_map
 from mmliir.datasets.named import NamedSamples, choose_sequences
-from mmliir.registry import DATASETS
 from mmliir.structures import VideoSample
 
 _DOC = 'See docs/datasets.md#davis.'

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mmliir.components import DATASETS
 from mmliir.datasets.frames import list_images
 from mmliir.datasets.keypoints import FrameFiles
 from mmliir.datasets.named import NamedSamples, choose_sequences, is_folder_name
-from mmliir.registry import DATASETS
 from mmliir.structures import PointSample
 
 NUM_JOINTS = 15

@@ -14,8 +14,8 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from mmengine.logging import print_log
 
+from mmliir.components import DATASETS
 from mmliir.datasets.frames import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -25,7 +25,6 @@ from mmliir.datasets.frames import (
     VideoFile,
     natural_key,
 )
-from mmliir.registry import DATASETS
 from mmliir.structures import FrameSequence
 
 _WARNING = 30
@@ -137,6 +136,8 @@ class VideoSource:
             raise BrokenMediaError(
                 f'{text}. That is more than max_broken={self.max_broken}: repair or remove them, or raise max_broken.'
             )
+        from mmengine.logging import print_log  # here, as scoring and `mmliir data` read lists without MMEngine
+
         print_log(f'SKIPPED: {text}', 'current', _WARNING)
 
 

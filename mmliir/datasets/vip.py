@@ -9,11 +9,11 @@ from typing import Literal
 
 import numpy as np
 
+from mmliir.components import DATASETS
 from mmliir.datasets.frames import FrameFolder, list_images
 from mmliir.datasets.masks import check_mask_size
 from mmliir.datasets.named import NamedSamples, choose_sequences
 from mmliir.datasets.png import read_ids
-from mmliir.registry import DATASETS
 from mmliir.structures import VideoSample
 
 #: Class names by number, 0 = background: the order of ATEN's `vip.py` and `test_inst_part_ap.py`, and of the page of

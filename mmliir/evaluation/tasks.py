@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmliir.registry import DATASETS, METRICS
+from mmliir.components import DATASETS, METRICS
 from mmliir.structures import PointSample, VideoSample
 
 

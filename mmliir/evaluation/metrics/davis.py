@@ -17,12 +17,12 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from mmliir.components import METRICS
 from mmliir.datasets.davis import PUBLISHED_SEQUENCES, check_truth_is_public, read_names
 from mmliir.datasets.named import choose_sequences
 from mmliir.datasets.png import SINGLE_CHANNEL_MODES, decode_image, read_ids
 from mmliir.evaluation.functional import statistics
 from mmliir.evaluation.functional.region import object_measures
-from mmliir.registry import METRICS
 
 from .davis_official import official_class, run_official
 from .parallel import Progress, counted, in_order

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mmliir.components import METRICS
 from mmliir.datasets.png import read_ids
 from mmliir.datasets.vip import VIP_CLASSES, VipDataset, read_categories, read_instances
 from mmliir.evaluation.functional.instance_ap import (
@@ -28,7 +29,6 @@ from mmliir.evaluation.functional.semantic import (
     iou_per_class,
     mean_iou,
 )
-from mmliir.registry import METRICS
 
 from .parallel import Progress, counted, in_order
 from .results import BenchmarkResult, SequenceResult, combine, coverage_notes, unasked_notes
