@@ -16,16 +16,21 @@ from mmengine.registry import VISBACKENDS as MMENGINE_VISBACKENDS
 from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
 from mmengine.registry import Registry
 
+from mmliir import components
+
 MODELS = Registry('model', parent=MMENGINE_MODELS, locations=['mmliir.models'], scope='mmliir')
-DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, locations=['mmliir.datasets'], scope='mmliir')
+DATASETS = Registry(
+    'dataset', parent=MMENGINE_DATASETS, locations=['mmliir.datasets', 'mmliir.datasets.video_pairs'], scope='mmliir'
+)
 DATA_SAMPLERS = Registry(
-    'data sampler', parent=MMENGINE_DATA_SAMPLERS, locations=['mmliir.datasets', 'mmliir.engine'], scope='mmliir'
+    'data sampler',
+    parent=MMENGINE_DATA_SAMPLERS,
+    locations=['mmliir.datasets.samplers', 'mmliir.engine'],
+    scope='mmliir',
 )
 TRANSFORMS = Registry(
     'transform', parent=MMENGINE_TRANSFORMS, locations=['mmliir.datasets.transforms'], scope='mmliir'
 )
-# A metric that reads its truth through `mmliir.datasets` is named here and not imported by the package of metrics, so
-# that `mmliir score` does not wait for PyTorch.
 METRICS = Registry('metric', parent=MMENGINE_METRICS, locations=['mmliir.evaluation.metrics'], scope='mmliir')
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, locations=['mmliir.engine.hooks'], scope='mmliir')
 OPTIM_WRAPPERS = Registry(
@@ -46,3 +51,6 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     scope='mmliir',
 )
 VISBACKENDS = Registry('vis_backend', parent=MMENGINE_VISBACKENDS, locations=['mmliir.engine'], scope='mmliir')
+
+components.DATASETS.hand_to(DATASETS)
+components.METRICS.hand_to(METRICS)

@@ -10,7 +10,7 @@ from mmliir.datasets.masks import write_label_map
 from mmliir.datasets.vip import read_instances
 from mmliir.evaluation.benchmarks import BENCHMARKS
 from mmliir.evaluation.tasks import Task
-from mmliir.evaluation.writers import TRACKS_NAME
+from mmliir.evaluation.tracks import TRACKS_NAME
 from mmliir.testing.synthetic import SyntheticVideo, generate_video, write_davis_layout
 from mmliir.testing.synthetic_badja import write_badja
 from mmliir.testing.synthetic_jhmdb import write_jhmdb

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
 import cv2
@@ -266,8 +265,3 @@ def test_the_help_of_every_tool(tool):
 def test_the_module_is_the_command(tmp_path):
     done = start('-m', 'mmliir', '--version', cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, f'mmliir {__version__}\n', '')
-
-
-def test_the_command_starts_without_pytorch(tmp_path):
-    code = 'import sys, mmliir.cli; mmliir.cli.build_parser(); sys.exit("torch" in sys.modules)'
-    assert start('-c', code, cwd=tmp_path).returncode == 0, sys.version

@@ -15,16 +15,10 @@ import os
 import sys
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
 from rich.console import Console
 
-from mmliir.apis.evaluate import UNTRAINED, default_jobs, evaluate, refuse_nothing
-from mmliir.cli.common import EXIT_INCOMPLETE, add_encoder_options, progress_bar
-from mmliir.evaluation.sharding import current_shard
-from mmliir.evaluation.tables import result_table
-from mmliir.propagation import PRESETS
+from mmliir.cli.common import EXIT_INCOMPLETE, ConfigOptions, add_encoder_options, positive, progress_bar
 from mmliir.utils.console import run_command
-from mmliir.utils.env import peak_memory_gib
 
 TASKS = Path(__file__).resolve().parents[1] / 'configs' / '_base_' / 'tasks'
 
@@ -34,10 +28,10 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file')
     parser.add_argument(
-        'checkpoint', nargs='?', help=f'weights; {UNTRAINED!r} for random ones; nothing for features without weights'
+        'checkpoint', nargs='?', help="weights; 'untrained' for random ones; nothing for features without weights"
     )
     parser.add_argument('--task', required=True, choices=tasks, help='benchmark')
-    parser.add_argument('--protocol', choices=sorted(PRESETS), help="propagation protocol (default: the config's)")
+    parser.add_argument('--protocol', help="propagation protocol (default: the config's); a wrong name lists all")
     parser.add_argument(
         '--short-side', type=int, metavar='N', help='resize frames for the encoder; results keep their size'
     )
@@ -46,10 +40,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--sequences', metavar='A,B', help='only these sequences')
     parser.add_argument('--overwrite', action='store_true', help="replace another run's predictions in --out")
     add_encoder_options(parser)
-    parser.add_argument('--seed', type=int, default=0, help=f'of {UNTRAINED} weights (default: 0)')
+    parser.add_argument('--seed', type=int, default=0, help='of untrained weights (default: 0)')
     parser.add_argument('--backend', choices=('mmliir', 'official'), default='mmliir', help='metric code')
-    parser.add_argument('--jobs', type=int, default=default_jobs(), metavar='N', help='parallel work of the metric')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
+    parser.add_argument('--jobs', type=positive, metavar='N', help='parallel work of the metric (default: all cores)')
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, default={}, metavar='KEY=VALUE')
     parser.add_argument(
         '--launcher', choices=('none', 'pytorch', 'slurm'), default='none', help='who started the processes, if several'
     )
@@ -62,6 +56,14 @@ def main() -> int:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
 
     def run() -> int:
+        # Here, and not at the top: they bring PyTorch, which `--help` does not wait for.
+        from mmengine.config import Config
+
+        from mmliir.apis.evaluate import default_jobs, evaluate, refuse_nothing
+        from mmliir.evaluation.sharding import current_shard
+        from mmliir.evaluation.tables import result_table
+        from mmliir.utils.env import peak_memory_gib
+
         task = Config.fromfile(str(TASKS / f'{args.task}.py')).task.to_dict()
         shard = current_shard(args.launcher)
         with progress_bar('scoring') as progress:
@@ -78,7 +80,7 @@ def main() -> int:
                 compiled=args.compile,
                 overwrite=args.overwrite,
                 backend=args.backend,
-                jobs=args.jobs,
+                jobs=args.jobs or default_jobs(),
                 seed=args.seed,
                 options=args.cfg_options,
                 progress=progress,
@@ -107,6 +109,8 @@ def main() -> int:
 
 def default_out_dir(args: argparse.Namespace) -> Path:
     """`work_dirs/<config>/<task>_<protocol>_<run>_<checkpoint>`: two checkpoints never share a folder."""
+    from mmliir.apis.evaluate import UNTRAINED
+
     weights = 'frozen'
     if args.checkpoint:
         weights = f'{Path(args.checkpoint).resolve().parent.name}_{Path(args.checkpoint).stem}'

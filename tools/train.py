@@ -12,10 +12,7 @@ import argparse
 import os
 import sys
 
-from mmengine.config import DictAction
-
-from mmliir.apis.train import train
-from mmliir.cli.common import add_precision
+from mmliir.cli.common import ConfigOptions, add_precision
 from mmliir.utils.console import run_command
 
 
@@ -41,7 +38,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         default={},
         metavar='KEY=VALUE',
         help="changes to the config by dotted name; they win over the config's stages",
@@ -59,6 +56,8 @@ def main() -> int:
         options['randomness.seed'] = args.seed
 
     def run() -> None:
+        from mmliir.apis.train import train  # brings PyTorch, which `--help` does not wait for
+
         last = train(
             args.config,
             work_dir=args.work_dir,

@@ -68,6 +68,15 @@ def add_encoder_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class ConfigOptions(argparse.Action):
+    """`--cfg-options KEY=VALUE ...` as MMEngine reads it, which is imported when there is one to read."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        from mmengine.config import DictAction
+
+        DictAction(self.option_strings, self.dest, nargs=self.nargs)(parser, namespace, values, option_string)
+
+
 def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(',') if name.strip()]
 

@@ -18,7 +18,7 @@ from mmliir.cli.common import (
 )
 
 _EXAMPLES = """examples:
-  mmliir eval --model raw:lab --on davis2016,badja --protocol crw,liir_paper --data-root data
+  mmliir eval --model raw:lab --on davis2016,badja --protocol crw,vfs --data-root data
   mmliir eval --model timm:vit_small_patch16_224.dino --download --on davis2017 --protocol dino --data-root data
   mmliir eval --model configs/liir_r18_ytvos.py --weights liir.pth --on davis2017,vip,jhmdb --protocol liir_paper \\
       --data-root data

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmengine.config import DictAction
-
-from mmliir.cli.common import add_encoder_options, add_max_memory, positive, progress_bar
+from mmliir.cli.common import ConfigOptions, add_encoder_options, add_max_memory, positive, progress_bar
 from mmliir.utils.words import number_of
 
 if TYPE_CHECKING:
@@ -71,7 +69,7 @@ def add_propagate(subparsers: argparse._SubParsersAction) -> None:
     add_max_memory(parser)
     parser.add_argument('--seed', type=int, default=0, help='of untrained weights (default: 0)')
     parser.add_argument('--overwrite', action='store_true', help="replace another run's masks in --out")
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE')
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, default={}, metavar='KEY=VALUE')
     parser.set_defaults(run=_run_propagate)
 
 

@@ -1,6 +1,11 @@
-"""Files and their quirks: frames, label maps, benchmarks, training videos."""
+"""Files and their quirks: frames, label maps, benchmarks, training videos.
 
-from mmliir.datasets import transforms
+What training alone needs brings PyTorch, 3 s: it is imported when it is first asked for (`_TRAINING`).
+"""
+
+from importlib import import_module
+from typing import Any
+
 from mmliir.datasets.badja import BadjaDataset
 from mmliir.datasets.clip_sampling import LIIR_GAPS, sample_pairs
 from mmliir.datasets.davis import DavisDataset, read_davis_labels
@@ -9,7 +14,6 @@ from mmliir.datasets.jhmdb import JhmdbDataset
 from mmliir.datasets.masks import LabelMap, check_mask_size, number_colors, read_label_map, write_label_map
 from mmliir.datasets.pictures import BrokenMediaError, read_image
 from mmliir.datasets.safe_pickle import read_pickle
-from mmliir.datasets.samplers import PairIndex, PairSampler
 from mmliir.datasets.sources import (
     AutoSource,
     FrameFolderSource,
@@ -19,9 +23,16 @@ from mmliir.datasets.sources import (
     holdout_names,
 )
 from mmliir.datasets.tapvid import TapVidDataset, TapVidTruth
-from mmliir.datasets.video_pairs import VideoPairDataset
 from mmliir.datasets.vip import VIP_CLASSES, VipDataset
 from mmliir.datasets.youtube_vos import YouTubeVosDataset
+
+# name -> its module
+_TRAINING = {
+    'PairIndex': 'mmliir.datasets.samplers',
+    'PairSampler': 'mmliir.datasets.samplers',
+    'VideoPairDataset': 'mmliir.datasets.video_pairs',
+    'transforms': 'mmliir.datasets.transforms',
+}
 
 __all__ = [
     'AutoSource',
@@ -58,3 +69,14 @@ __all__ = [
     'transforms',
     'write_label_map',
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _TRAINING:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    module = import_module(_TRAINING[name])
+    return module if name == 'transforms' else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from mmliir.components import DATASETS
 from mmliir.datasets.keypoints import FrameFiles
 from mmliir.datasets.listing import is_clutter, list_pictures
 from mmliir.datasets.named import NamedSamples, choose_sequences, is_folder_name, refuse_broken, sort_out
-from mmliir.registry import DATASETS
 from mmliir.structures import PointSample
 from mmliir.utils.files import read_text
 

@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
+from mmliir.components import DATASETS
 from mmliir.datasets.frames import FrameFolder
 from mmliir.datasets.masks import check_mask_size, has_colors, list_annotations, number_colors, read_label_map
 from mmliir.datasets.named import NamedSamples, choose_sequences, refuse_broken, without_files
-from mmliir.registry import DATASETS
 from mmliir.structures import VideoSample
 from mmliir.utils.files import read_text
 

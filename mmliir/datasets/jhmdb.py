@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mmliir.components import DATASETS
 from mmliir.datasets.keypoints import FrameFiles
 from mmliir.datasets.listing import is_clutter, list_pictures
 from mmliir.datasets.named import NamedSamples, choose_sequences, is_folder_name, refuse_broken, without_files
-from mmliir.registry import DATASETS
 from mmliir.structures import PointSample
 from mmliir.utils.files import read_text
 

@@ -15,8 +15,8 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from mmengine.logging import print_log
 
+from mmliir.components import DATASETS
 from mmliir.datasets.finding import (
     existing_root,
     find_frame_folders,
@@ -25,7 +25,6 @@ from mmliir.datasets.finding import (
 )
 from mmliir.datasets.frames import FrameArray, FrameFolder, VideoFile
 from mmliir.datasets.pictures import BrokenMediaError
-from mmliir.registry import DATASETS
 from mmliir.structures import FrameSequence
 from mmliir.utils.words import number_of
 
@@ -36,6 +35,13 @@ _NATIVE_STEP_6FPS = 5
 _CACHE_VERSION = 2
 #: Share of YouTube-VOS's training videos that `holdout_names` sets aside.
 HOLDOUT_SHARE = 0.05
+
+
+def _tell(text: str) -> None:
+    """A warning in the log of the run."""
+    from mmengine.logging import print_log  # here, as scoring and `mmliir data` read lists without MMEngine
+
+    print_log(text, 'current', _WARNING)
 
 
 class VideoSource:
@@ -137,10 +143,8 @@ class VideoSource:
     def _report(self) -> None:
         if self.left_out:
             more = f'; and {len(self.left_out) - 3} more' if len(self.left_out) > 3 else ''
-            print_log(
-                f'LEFT OUT of {number_of(len(self.left_out), "training video")}: {"; ".join(self.left_out[:3])}{more}',
-                'current',
-                _WARNING,
+            _tell(
+                f'LEFT OUT of {number_of(len(self.left_out), "training video")}: {"; ".join(self.left_out[:3])}{more}'
             )
         if not self.broken:
             return
@@ -152,7 +156,7 @@ class VideoSource:
             raise BrokenMediaError(
                 f'{text}. That is more than max_broken={self.max_broken}: repair or remove them, or raise max_broken.'
             )
-        print_log(f'SKIPPED: {text}', 'current', _WARNING)
+        _tell(f'SKIPPED: {text}')
 
 
 @DATASETS.register_module()

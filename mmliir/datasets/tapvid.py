@@ -16,10 +16,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image
 
+from mmliir.components import DATASETS
 from mmliir.datasets.frames import BrokenMediaError
 from mmliir.datasets.named import NamedSamples, choose_sequences, is_folder_name
 from mmliir.datasets.safe_pickle import read_pickle
-from mmliir.registry import DATASETS
 from mmliir.structures import PointSample
 
 _DOC = 'See docs/datasets.md#tap-vid.'

@@ -9,11 +9,11 @@ from typing import Literal
 
 import numpy as np
 
+from mmliir.components import DATASETS
 from mmliir.datasets.frames import FrameFolder
 from mmliir.datasets.masks import check_mask_size, list_annotations
 from mmliir.datasets.named import NamedSamples, choose_sequences, refuse_broken, without_files
 from mmliir.datasets.png import read_ids
-from mmliir.registry import DATASETS
 from mmliir.structures import VideoSample
 from mmliir.utils.files import read_text
 

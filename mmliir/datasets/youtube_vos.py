@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mmliir.components import DATASETS
 from mmliir.datasets.davis import first_appearances
 from mmliir.datasets.frames import FrameFolder
 from mmliir.datasets.masks import check_mask_size, list_annotations
 from mmliir.datasets.named import NamedSamples, choose_sequences, is_folder_name, refuse_broken, without_files
 from mmliir.datasets.png import read_ids
 from mmliir.datasets.sources import HOLDOUT_SHARE, holdout_names, youtube_vos_folders
-from mmliir.registry import DATASETS
 from mmliir.structures import VideoSample
 from mmliir.utils.files import read_text
 

@@ -7,9 +7,9 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmliir.components import METRICS
 from mmliir.datasets.catalog import find_data
 from mmliir.evaluation.tasks import Task, build_task
-from mmliir.registry import METRICS
 
 
 def _task(name: str, dataset: dict, metric: dict | None, root: str | None = None) -> dict:

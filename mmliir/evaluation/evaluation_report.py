@@ -30,8 +30,8 @@ from mmliir.evaluation.protocol import ProtocolCard
 from mmliir.evaluation.report import MAX_BYTES, Report, ScoreRow, ScoreTable, WrittenReport, write_report
 from mmliir.evaluation.summary import Summary, make_summary
 from mmliir.evaluation.tables import score_text, worst_first
+from mmliir.evaluation.tracks import TRACKS_NAME, read_tracks
 from mmliir.evaluation.wording import coverage_text, incompleteness, interval_text, metric_label
-from mmliir.evaluation.writers import TRACKS_NAME, read_tracks
 from mmliir.structures import PointSample, VideoSample
 from mmliir.visualization import (
     overlay_labels,

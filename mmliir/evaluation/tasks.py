@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmliir.components import DATASETS, METRICS
 from mmliir.evaluation.metrics.results import refuse_unscorable
-from mmliir.registry import DATASETS, METRICS
 from mmliir.structures import PointSample, VideoSample
 
 

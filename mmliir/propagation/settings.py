@@ -264,14 +264,19 @@ class InputSettings:
             zeros after normalisation, Lab (50, 0, 0); here RGB 119, which is that grey up to rounding).
             'floor_long_side' shrinks the longer side to the next smaller multiple (DINO), 'ceil' enlarges both sides to
             the next larger one (DINOv3); both change the ratio a little.
+        resize: By which filter. 'averaged' is bilinear and averages over the pixels where it shrinks, as PIL does;
+            'opencv' is `cv2.resize` of the 8-bit frame, bilinear without averaging, to the grey level.
     """
 
     short_side: int | None = None
     size: tuple[int, int] | None = None
     multiple_of: int = 1
     fit: Literal['pad', 'floor_long_side', 'ceil'] = 'pad'
+    resize: Literal['averaged', 'opencv'] = 'averaged'
 
     def __post_init__(self) -> None:
+        if self.resize not in ('averaged', 'opencv'):
+            raise ValueError(f'resize must be averaged or opencv, got {self.resize!r}')
         if self.fit not in ('pad', 'floor_long_side', 'ceil'):
             raise ValueError(f'fit must be one of pad, floor_long_side, ceil, got {self.fit!r}')
         if self.size is not None and self.short_side is not None:
@@ -300,6 +305,10 @@ class InputSettings:
                 height, width = (-(-side * short // min(given)) for side in given)
             return -(-height // unit) * unit, -(-width // unit) * unit
         if self.fit == 'floor_long_side':
+            if self.size is None and self.short_side is not None:
+                # of the exact ratio: a side of 831.6 pixels becomes 768, and not 832
+                long = self.short_side * max(given) // min(given)
+                height, width = (long, self.short_side) if given[0] > given[1] else (self.short_side, long)
             if width >= height:
                 width = max(unit, width // unit * unit)
             else:

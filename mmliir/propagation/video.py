@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -247,14 +248,15 @@ def prepare_frame(
         device: Where to.
 
     Returns:
-        (1, 3, h', w') uint8 RGB. Resizing is bilinear and, when it shrinks, averages over the pixels (as PIL
-        does).
+        (1, 3, h', w') uint8 RGB. Resizing is bilinear, by the filter of `settings.resize`.
     """
-    tensor = frame if isinstance(frame, Tensor) else torch.from_numpy(np.ascontiguousarray(frame))
-    tensor = tensor.to(device, non_blocking=True).permute(2, 0, 1)[None]
     height, width = frame.shape[:2]
     size = settings.resized(height, width)
-    if size != (height, width):
+    if size != (height, width) and settings.resize == 'opencv':
+        frame = cv2.resize(frame.numpy(force=True) if isinstance(frame, Tensor) else frame, size[::-1])
+    tensor = frame if isinstance(frame, Tensor) else torch.from_numpy(np.ascontiguousarray(frame))
+    tensor = tensor.to(device, non_blocking=True).permute(2, 0, 1)[None]
+    if size != tuple(tensor.shape[2:]):
         resized = F.interpolate(
             tensor.float(), size=size, mode='bilinear', align_corners=False, antialias=True
         )

@@ -135,7 +135,7 @@ def test_broken_clips_are_counted_and_named_in_one_line(files):
 
 def test_the_summary_is_printed(files, monkeypatch):
     lines = []
-    monkeypatch.setattr('mmliir.datasets.sources.print_log', lambda text, *rest: lines.append(text))
+    monkeypatch.setattr('mmengine.logging.print_log', lambda text, *rest: lines.append(text))
     (files / 'bad.mp4').write_bytes(b'not a video')
     VideoFileSource(str(files), max_broken=0.5)
     assert len(lines) == 1 and '1 of 5' in lines[0] and 'bad.mp4' in lines[0]

@@ -275,6 +275,8 @@ def test_the_side_by_side_facts_cover_every_setting_that_a_source_can_define():
         (('liir_paper', 'liir_compat', 'mamp'), (480, 854), (480, 856)),  # padded to a multiple of 4
         (('vfs', 'spa_then_temp'), (720, 1281), (480, 854)),  # short side 480, ratio kept
         (('dino', 'uvc'), (480, 854), (480, 832)),  # long side floored to a multiple of 64
+        (('dino', 'uvc'), (854, 480), (832, 480)),
+        (('dino', 'uvc'), (277, 480), (480, 768)),  # 831.8 pixels: of the exact ratio, as 480 * 480 / 277 // 64
         (('dinov3',), (480, 854), (960, 1712)),  # both sides rounded up to a multiple of 16
         (('cropmae',), (480, 854), (480, 880)),  # stretched
         (('hvc',), (480, 910), (480, 910)),
@@ -330,16 +332,22 @@ BENCHMARKS = {
 }
 
 
+# whose own code resizes frames with OpenCV
+BY_OPENCV = ('crw', 'uvc', 'vfs', 'spa_then_temp', 'cropmae', 'fgvc', 'dino')
+
+
 @pytest.mark.parametrize(('name', 'family'), BENCHMARKS)
 def test_the_published_values_of_other_benchmarks(name, family):
     changes, size, points = BENCHMARKS[name, family]
     base, there = PRESETS[name], PRESETS[name].for_task(family)
     assert there.settings == replace(base.settings, **changes)
-    assert there.input == size
+    assert there.input == replace(size, resize='opencv' if name in BY_OPENCV else 'averaged')
     assert there.points == (points or base.points)
 
 
 def test_a_benchmark_that_a_protocol_does_not_define_keeps_the_multiples_of_its_patches():
     there = PRESETS['dino'].for_task('youtube_vos')
-    assert there.input == InputSettings(short_side=480, multiple_of=64, fit='floor_long_side')
+    assert there.input == InputSettings(480, multiple_of=64, fit='floor_long_side', resize='opencv')
+    assert PRESETS['dino'].for_task('vip').input == InputSettings(size=(560, 560), resize='opencv')
+    assert PRESETS['mast'].for_task('vip').input == InputSettings(size=(560, 560))
     assert PRESETS['cropmae'].for_task('youtube_vos').input.resized(720, 1280) == (480, 864)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -113,3 +114,20 @@ def test_a_frame_of_another_size_is_named():
     frames = [*_video(2), *_video(1, 20, 30)]
     with pytest.raises(ValueError, match='frame 2 of the video is 20x30, earlier frames are 24x30'):
         list(propagate_video(frames, _Encoder(), {0: _labels()}, PROTOCOL, 4))
+
+
+@pytest.mark.parametrize('size', [(31, 40), (17, 90), (120, 33), (48, 64)])
+def test_frames_resized_by_opencv_are_its_to_the_grey_level(size):
+    frame = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    expected = cv2.resize(frame, size[::-1])
+    settings = InputSettings(size=size, resize='opencv')
+    for given in (frame, torch.from_numpy(frame), frame[:, ::-1].copy()[:, ::-1]):
+        ours = prepare_frame(given, settings)
+        np.testing.assert_array_equal(ours[0].permute(1, 2, 0).numpy(), expected)
+    averaged = prepare_frame(frame, InputSettings(size=size))[0].permute(1, 2, 0).numpy()
+    assert (size == (48, 64)) == np.array_equal(averaged, expected)
+
+
+def test_a_filter_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match='averaged or opencv'):
+        InputSettings(resize='cubic')

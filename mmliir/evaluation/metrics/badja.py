@@ -29,10 +29,10 @@ from typing import Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from mmliir.components import METRICS
 from mmliir.datasets.badja import PUBLISHED_ANIMALS, BadjaDataset, BadjaTruth, badja_queries, scale_points
 from mmliir.datasets.named import sort_out
 from mmliir.evaluation.functional.pck import area_scales, correct_points, point_distances
-from mmliir.registry import METRICS
 
 from .keypoints import KeypointMetric, as_ratio, check_alphas, read_predictions, sequence_result, share
 from .results import Ratio, SequenceResult, coverage_notes

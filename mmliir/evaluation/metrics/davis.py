@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from mmliir.components import METRICS
 from mmliir.datasets.davis import PUBLISHED_SEQUENCES, check_truth_is_public, read_names
 from mmliir.datasets.listing import label_map_path, list_pictures
 from mmliir.datasets.masks import list_annotations
@@ -24,7 +25,6 @@ from mmliir.datasets.named import choose_sequences, sort_out
 from mmliir.datasets.png import SINGLE_CHANNEL_MODES, decode_image, read_ids
 from mmliir.evaluation.functional import statistics
 from mmliir.evaluation.functional.region import object_measures
-from mmliir.registry import METRICS
 
 from .davis_official import official_class, run_official
 from .parallel import Progress, counted, in_order

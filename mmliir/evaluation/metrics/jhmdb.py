@@ -22,9 +22,9 @@ from typing import Literal
 
 import numpy as np
 
+from mmliir.components import METRICS
 from mmliir.datasets.jhmdb import PUBLISHED_CLIPS, JhmdbDataset, JhmdbTruth
 from mmliir.evaluation.functional.pck import box_scales, correct_points, pck_counts, point_distances
-from mmliir.registry import METRICS
 from mmliir.utils.words import number_of
 
 from .keypoints import KeypointMetric, as_ratio, check_alphas, read_predictions, sequence_result, share

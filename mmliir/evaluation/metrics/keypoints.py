@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from mmliir.evaluation.writers import TRACKS_NAME, read_tracks
+from mmliir.evaluation.tracks import TRACKS_NAME, read_tracks
 
 from .parallel import Progress
 from .results import BenchmarkResult, Ratio, SequenceResult, combine, refuse_unscorable

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mmliir.components import METRICS
 from mmliir.datasets.tapvid import QueryMode, Subset, TapVidDataset, TapVidTruth, pixels_to_raster
 from mmliir.evaluation.functional.tapvid import SIDE, Aggregate, pts_within_over_time, tapvid_counts, tapvid_scores
-from mmliir.evaluation.writers import TRACKS_NAME, read_tracks
-from mmliir.registry import METRICS
+from mmliir.evaluation.tracks import TRACKS_NAME, read_tracks
 from mmliir.utils.words import number_of
 
 from .keypoints import missing_tracks, refuse_missing

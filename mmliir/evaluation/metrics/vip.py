@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mmliir.components import METRICS
 from mmliir.datasets.listing import label_map_path
 from mmliir.datasets.named import sort_out
 from mmliir.datasets.png import read_ids
@@ -30,7 +31,6 @@ from mmliir.evaluation.functional.semantic import (
     iou_per_class,
     mean_iou,
 )
-from mmliir.registry import METRICS
 
 from .parallel import Progress, counted, in_order
 from .results import BenchmarkResult, SequenceResult, combine, coverage_notes, refuse_unscorable, unasked_notes

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from mmliir.components import METRICS
 from mmliir.datasets.listing import label_map_path
 from mmliir.datasets.named import sort_out
 from mmliir.datasets.png import read_ids
 from mmliir.datasets.sources import HOLDOUT_SHARE, holdout_names
 from mmliir.datasets.youtube_vos import HOLDOUT, YouTubeVosDataset
 from mmliir.evaluation.functional.region import object_measures
-from mmliir.registry import METRICS
 
 from .parallel import Progress, counted, in_order
 from .results import BenchmarkResult, Ratio, SequenceResult, combine, coverage_notes, refuse_unscorable

@@ -65,13 +65,13 @@ CRW = Protocol(
             'ajabri/videowalk issue #10: --topk 10 --videoLen 4 --radius 12 --temperature 0.05 --cropSize 560, '
             '"selected based on your paper"; 37.1 mIoU there, 38.6 in the paper',
             changes={'gaps': (1, 2, 3, 4)},
-            input=InputSettings(size=(560, 560)),
+            input=InputSettings(size=(560, 560), resize='opencv'),
         ),
         'jhmdb': TaskSettings(
             'ajabri/videowalk issue #45: --topk 10 --videoLen 7 --radius 5 --temperature 0.05 --cropSize 320 (issue '
             '#10 has radius 12); code/data/jhmdb.py: sigma 0.5; code/utils/test_utils.py, process_pose: best 3 cells',
             changes={'gaps': tuple(range(1, 8)), 'radius': 5},
-            input=InputSettings(size=(320, 320)),
+            input=InputSettings(size=(320, 320), resize='opencv'),
             points=_POINTS,
         ),
     },
@@ -79,6 +79,7 @@ CRW = Protocol(
     differences=(
         'on VIP label images are resized by cv2 with its default, bilinear, which blends the colours of classes '
         '(code/data/vos.py passes INTER_NEAREST as `dst`)',
+        'frames of VIP and JHMDB are resized by cv2 in float; here in 8 bits, which is up to half a grey level',
     ),
 )
 
@@ -108,7 +109,7 @@ QUICK = Protocol(
 CROPMAE = Protocol(
     'cropmae',
     replace(CRW.settings, radius=20, topk=7, temperature=0.7),
-    InputSettings(size=(480, 880), multiple_of=16, fit='ceil'),
+    InputSettings(size=(480, 880), multiple_of=16, fit='ceil', resize='opencv'),
     cite(
         f'{_CROPMAE}, which is the code of CRW',
         **{name: f'{_CROPMAE}: {text}' for name, text in _CODE.items()},
@@ -127,12 +128,12 @@ CROPMAE = Protocol(
             f'{_CROPMAE_UTIL}: vip_topk 10, vip_radius 20, vip_video_len 20, vip_temperature 0.7, vip_crop_size [880]: '
             'long side 880, short side rounded down to a multiple of 64, which is 448 x 880 for 16:9',
             changes={'topk': 10},
-            input=InputSettings(size=(448, 880), multiple_of=16, fit='ceil'),
+            input=InputSettings(size=(448, 880), multiple_of=16, fit='ceil', resize='opencv'),
         ),
         'jhmdb': TaskSettings(
             f'{_CROPMAE_UTIL}: jhmdb_topk 7, jhmdb_radius 20, jhmdb_video_len 20, jhmdb_temperature 0.7, '
             'jhmdb_crop_size [320, 320]; src/data/jhmdb.py: sigma 0.5; src/utils/test_utils.py, process_pose: best 5',
-            input=InputSettings(size=(320, 320), multiple_of=16, fit='ceil'),
+            input=InputSettings(size=(320, 320), multiple_of=16, fit='ceil', resize='opencv'),
             points=replace(_POINTS, decode_topk=5),
         ),
     },
@@ -141,6 +142,7 @@ CROPMAE = Protocol(
         'DAVIS is read from a copy that was resized to 480 x 880 before; labels are resized there, by nearest '
         'neighbour, and results from there back',
         'VIP frames of another ratio than 16:9 have another short side than 448',
+        'frames of VIP and JHMDB are resized by cv2 in float; here in 8 bits, which is up to half a grey level',
     ),
 )
 

@@ -25,7 +25,7 @@ class TaskSettings:
     Attributes:
         source: Where this was read, or why it was chosen.
         changes: Fields of `PropagationSettings` -> value.
-        input: Size of the encoder's input; None keeps the protocol's.
+        input: Size of the encoder's input and how frames come to it; None keeps the protocol's.
         points: How points are drawn and read; None keeps the protocol's.
         short_side: Without `input`: frames are resized to this shorter side, the rest of the protocol's input stays.
     """
@@ -130,6 +130,8 @@ class Protocol:
         changed = [name for name, value in task.changes.items() if getattr(self.settings, name) != value]
         sources = {**self.sources, **{name: task.source for name in changed}}
         own_input = task.resolve_input(self.input)
+        if family not in self.tasks:  # a default says a size, not with which filter this protocol resizes
+            own_input = replace(own_input, resize=self.input.resize)
         if own_input != self.input:
             sources['input'] = task.source
         return replace(

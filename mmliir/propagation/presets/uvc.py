@@ -24,7 +24,7 @@ UVC = Protocol(
         output_resize='labels',
         min_max=True,
     ),
-    InputSettings(short_side=480, multiple_of=64, fit='floor_long_side'),
+    InputSettings(short_side=480, multiple_of=64, fit='floor_long_side', resize='opencv'),
     cite(
         _UVC,
         gaps=f'{_UVC}: pre_num 7',
@@ -44,19 +44,19 @@ UVC = Protocol(
         long_range=UNUSED,
         prior=UNUSED,
         fg_gain=UNUSED,
-        input=f'{_UVC}: -s 480, long side rounded down to a multiple of 64',
+        input=f'{_UVC}: -s 480, long side rounded down to a multiple of 64; read_frame: cv2.resize of 8-bit frames',
     ),
     tasks={
         'vip': TaskSettings(
             'Liusifei/UVC@4336938, README.md and test_mask_vip.py: --scale_size 560 560 --pre_num 1',
             changes={'gaps': (1,)},
-            input=InputSettings(size=(560, 560)),
+            input=InputSettings(size=(560, 560), resize='opencv'),
         ),
         'jhmdb': TaskSettings(
             f'{_JHMDB}; README.md of the branch: --topk_vis 20 --sigma 0.5 --cropSize 320. videoLen 8 is the first '
             'frame and 7 recent ones, with 8 copies of it before the video; coordinates from the best 5 cells',
             changes={'topk': 20, 'topk_ties': 'share', 'fill_with_first': True},
-            input=InputSettings(size=(320, 320)),
+            input=InputSettings(size=(320, 320), resize='opencv'),
             points=PointSettings(
                 sigma=0.5,
                 drawn_at='cells',
@@ -71,6 +71,7 @@ UVC = Protocol(
     features='ResNet-18, stride 8; L of Lab, three times',
     differences=(
         'test_with_track.py, another script, follows a box around each object first; this is test.py',
+        'frames of JHMDB are resized by cv2 in float; here in 8 bits, which is up to half a grey level',
         'on JHMDB the maps are carried on as they are read, each stretched to 0..1; here as they were propagated',
     ),
 )

@@ -11,6 +11,7 @@ _SPA_DATA = 'qianduoduolr/Spa-then-Temp@4c94362, configs/test/base_data.py'
 _FGVC = 'qianduoduolr/FGVC@2b6bcf0, configs/eval/res18_d1_eval.py'
 _FGVC_TRACKER = 'qianduoduolr/FGVC@2b6bcf0, mmpt/models/trackers/vanilla_tracker.py'
 _FGVC_DATA = 'qianduoduolr/FGVC@2b6bcf0, configs/eval/base_data.py'
+_RESIZE = 'mmcv.imresize, which is cv2.resize of 8-bit frames, bilinear'
 _AGAIN = 'with_first adds frame 0 to the precede_frames last ones, also while it is one of them'
 _TIES = 'masked_attention_efficient: affinity.topk keeps exactly k; two copies of frame 0 tie'
 
@@ -35,7 +36,7 @@ VFS = Protocol(
         output_resize='field',
         min_max=True,
     ),
-    InputSettings(short_side=480),
+    InputSettings(short_side=480, resize='opencv'),
     cite(
         _VFS,
         fill_with_first=UNUSED,
@@ -49,13 +50,13 @@ VFS = Protocol(
         long_range=UNUSED,
         prior=UNUSED,
         fg_gain=UNUSED,
-        input=f'{_VFS}: short side 480, ratio kept',
+        input=f'{_VFS}: short side 480, ratio kept; mmaction/datasets/pipelines/augmentations.py: {_RESIZE}',
     ),
     tasks={
         'jhmdb': TaskSettings(
             'xvjiarui/VFS@8e055cc, mmaction/datasets/jhmdb_dataset.py: sigma 4 in pixels of the frame, best 5 pixels '
             'of it. No configuration was published: 320 x 320 as in Spa-then-Temp, references and window as on DAVIS',
-            input=InputSettings(size=(320, 320)),
+            input=InputSettings(size=(320, 320), resize='opencv'),
             points=PointSettings(draw='stamp'),
         ),
     },
@@ -69,7 +70,7 @@ VFS = Protocol(
 SPA_THEN_TEMP = Protocol(
     'spa_then_temp',
     replace(VFS.settings, radius=35, shape='square'),
-    InputSettings(short_side=480),
+    InputSettings(short_side=480, resize='opencv'),
     cite(
         f'{_SPA}, and vcl/models/trackers/vanilla_tracker.py, which is the tracker of VFS',
         fill_with_first=UNUSED,
@@ -81,18 +82,18 @@ SPA_THEN_TEMP = Protocol(
         long_range=UNUSED,
         prior=UNUSED,
         fg_gain=UNUSED,
-        input=f'{_SPA_DATA}: short side 480, ratio kept',
+        input=f'{_SPA_DATA}: short side 480, ratio kept; vcl/datasets/pipelines/augmentation.py: {_RESIZE}',
     ),
     tasks={
         'vip': TaskSettings(
             f'{_SPA_DATA}: 560 x 560; {_SPA}: neighbor_range 70 (at stride 8: 32)',
-            input=InputSettings(size=(560, 560)),
+            input=InputSettings(size=(560, 560), resize='opencv'),
         ),
         'jhmdb': TaskSettings(
             f'{_SPA_DATA}: 320 x 320; {_SPA}: neighbor_range 24 (at stride 8: 10); vcl/datasets/jhmdb_dataset.py: '
             'sigma 4 in pixels of the frame, best 5 pixels of it',
             changes={'radius': 12},
-            input=InputSettings(size=(320, 320)),
+            input=InputSettings(size=(320, 320), resize='opencv'),
             points=PointSettings(draw='stamp'),
         ),
     },
@@ -106,7 +107,7 @@ SPA_THEN_TEMP = Protocol(
 FGVC = Protocol(
     'fgvc',
     replace(VFS.settings, gaps=(1, 2, 3, 4, 5), radius=15),
-    InputSettings(short_side=480),
+    InputSettings(short_side=480, resize='opencv'),
     cite(
         f'{_FGVC}, and {_FGVC_TRACKER}',
         gaps=f'{_FGVC}: precede_frames 5',
@@ -125,21 +126,21 @@ FGVC = Protocol(
     ),
     tasks={
         'tapvid': TaskSettings(
-            f'{_FGVC_DATA}: 256 x 256; {_FGVC_TRACKER}: sigma 6 in pixels of the input, labels [::stride] of the map, '
-            'best 5 pixels of the upsampled map',
-            input=InputSettings(size=(256, 256)),
+            f'{_FGVC_DATA}: 256 x 256, by {_RESIZE}; {_FGVC_TRACKER}: sigma 6 in pixels of the input, labels '
+            '[::stride] of the map, best 5 pixels of the upsampled map',
+            input=InputSettings(size=(256, 256), resize='opencv'),
             points=PointSettings(sigma=6.0, drawn_at='input', reduce='subsample', decoded_at='input'),
         ),
         'jhmdb': TaskSettings(
             f'{_FGVC_DATA}: 320 x 320; mmpt/datasets/jhmdb_dataset.py after that of VFS: sigma 4 in pixels of the '
             'frame, best 5 pixels of it',
-            input=InputSettings(size=(320, 320)),
+            input=InputSettings(size=(320, 320), resize='opencv'),
             points=PointSettings(draw='stamp'),
         ),
         'badja': TaskSettings(
             f'{_FGVC_DATA}: size (320, 512), sigma 3, scale 2: drawn at half the input; here 6 pixels of the input, '
             'which do not depend on the stride; mmpt/datasets/badja_dataset.py: best 5 pixels at the size of the input',
-            input=InputSettings(size=(320, 512)),
+            input=InputSettings(size=(320, 512), resize='opencv'),
             points=PointSettings(sigma=6.0, drawn_at='input', draw='stamp', decoded_at='input'),
         ),
     },

@@ -23,7 +23,7 @@ DINO = Protocol(
         output_resize='labels',
         min_max=True,
     ),
-    InputSettings(short_side=480, multiple_of=64, fit='floor_long_side'),
+    InputSettings(short_side=480, multiple_of=64, fit='floor_long_side', resize='opencv'),
     cite(
         _DINO,
         fill_with_first=UNUSED,
@@ -32,13 +32,12 @@ DINO = Protocol(
         topk=f'{_DINO}: 5 over all references, by threshold',
         topk_ties=f'{_DINO}: by threshold, so that ties are kept',
         grid=f'{_DINO}: read_seg resizes the label map from its own size to the patches at once',
-        input=f'{_DINO}: short side 480, long side rounded down to a multiple of 64',
+        input=f'{_DINO}: read_frame: cv2.resize of 8-bit frames; short side 480, long side down to a multiple of 64',
         long_range=UNUSED,
         prior=UNUSED,
         fg_gain=UNUSED,
     ),
     features='ViT-S or ViT-B, tokens of the last block, stride 16 or 8; RGB',
-    differences=('frames are resized by cv2, bilinear without averaging over the pixels',),
 )
 
 DINOV3 = Protocol(
