@@ -416,9 +416,9 @@ def test_data_that_are_not_there_and_names_that_do_not_exist(davis, tmp_path):
     assert "'lost'" in evaluate(davis, tmp_path / 'out', '--sequences', 'lost').error()
     assert not (tmp_path / 'out').exists()
     assert 'not scored: lost: DAVIS frames not found' in evaluate(davis, tmp_path / 'part').err
-    for more in (('--protocol', 'liir'), ('--task', 'davis2018')):
+    for more, said in ((('--protocol', 'liir'), 'there are liir_paper'), (('--task', 'davis2018'), 'invalid choice')):
         wrong = evaluate(davis, tmp_path / 'out', *more)
-        assert wrong.code == 2 and 'invalid choice' in wrong.err
+        assert wrong.code == 2 and said in wrong.err
 
 
 def test_a_sequence_too_short_to_score_is_refused(tmp_path):

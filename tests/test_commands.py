@@ -21,7 +21,9 @@ from mmliir.utils.pipeline import OVERLAP_VARIABLE
 from mmliir.version import __version__
 from mmliir.visualization import overlay_labels
 
-TOOLS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'tools').rglob('*.py') if path.name != 'common.py')
+#: Parts of other programs, which are not run by themselves.
+PARTS = ('common.py', 'gpu_sections.py', 'gpu_training.py')
+TOOLS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'tools').rglob('*.py') if path.name not in PARTS)
 
 
 def read_ids(path: Path) -> np.ndarray:

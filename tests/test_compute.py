@@ -93,6 +93,7 @@ def config(wrapper: str, **entries) -> Config:
         ('DeferredOptimWrapper', {'precision': 'float32'}, 'bfloat16', 4.0, 'bfloat16', 'AutocastOptimWrapper'),
         ('AutocastOptimWrapper', {}, None, 4.0, 'bfloat16', 'AutocastOptimWrapper'),
         ('AutocastOptimWrapper', {}, 'auto', 0.2, 'float32', 'DeferredOptimWrapper'),
+        ('AutocastOptimWrapper', {'precision': 'float32'}, None, 4.0, 'float32', 'DeferredOptimWrapper'),
         ('OptimWrapper', {}, None, 0.2, 'float32', 'OptimWrapper'),
         ('MineOptimWrapper', {}, None, 4.0, 'float32', 'MineOptimWrapper'),
     ],
@@ -125,6 +126,30 @@ def test_no_config_names_a_wrapper_of_one_precision():
         cfg = load_config(path)
         if 'optim_wrapper' in cfg:
             assert cfg.optim_wrapper.type == 'DeferredOptimWrapper' and cfg.precision == 'auto', path
+
+
+@pytest.mark.parametrize(
+    'capability,variables,narrow',
+    [
+        ('AVX2', {}, True),
+        ('DEFAULT', {}, True),
+        ('AVX512', {}, False),
+        ('AVX512', {'ONEDNN_MAX_CPU_ISA': 'AVX2'}, True),
+        ('AVX512', {'ONEDNN_MAX_CPU_ISA': 'avx2_vnni'}, True),
+        ('AVX512', {'DNNL_MAX_CPU_ISA': 'SSE41'}, True),
+        ('AVX512', {'ONEDNN_MAX_CPU_ISA': 'AVX'}, True),
+        ('AVX512', {'ONEDNN_MAX_CPU_ISA': 'AVX512_CORE'}, False),
+    ],
+)
+def test_vectors_are_narrow_where_the_code_that_runs_has_no_avx512(monkeypatch, capability, variables, narrow):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(compute.platform, 'machine', lambda: 'x86_64')
+    monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: capability)
+    for name in ('ONEDNN_MAX_CPU_ISA', 'DNNL_MAX_CPU_ISA'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert compute._has_narrow_vectors() is narrow
 
 
 def encoder(channels: int) -> FeatureEncoder:
@@ -173,6 +198,8 @@ for contiguous in (False, True):  # where networks are trained channels last if 
     compute._has_narrow_vectors = lambda: contiguous
     for channels in (1, 2, 3, 4, 5, 6, 7, 8):
         made = encoder(channels)
+        if channels == 4:
+            made.compile_training({{}})
         for _ in range(20):
             made(torch.randn(4, 3, 32, 32)).square().mean().backward()
 print('all trained')

@@ -48,7 +48,7 @@ class _Recorded:
 
 def test_features_are_those_of_the_model_but_for_rounding(model, monkeypatch):
     recorded = _Recorded(monkeypatch)
-    encode = make_encoder(model, False, compiled=True)
+    encode = make_encoder(model, 'float32', compiled=True)
     assert torch.equal(encode(_frames()), model.extract_feature(_frames()))
     assert recorded.modes == ['default'] and not encode(_frames()).requires_grad
 
@@ -88,19 +88,19 @@ def test_without_a_compiler_the_encoder_runs_as_it_is_and_the_log_says_so(monkey
 def test_a_model_that_cannot_be_compiled_is_an_error(model, monkeypatch):
     _Recorded(monkeypatch, torch._dynamo.exc.TorchDynamoException('no rule for this layer\nmore'))
     with pytest.raises(ValueError, match='leave --compile out: no rule for this layer$'):
-        make_encoder(model, False, compiled=True)(_frames())
+        make_encoder(model, 'float32', compiled=True)(_frames())
 
 
 def test_an_error_of_the_model_is_not_taken_for_one_of_the_compiler(model, monkeypatch):
     _Recorded(monkeypatch, RuntimeError('CUDA out of memory'))
     with pytest.raises(RuntimeError, match='out of memory'):
-        make_encoder(model, False, compiled=True)(_frames())
+        make_encoder(model, 'float32', compiled=True)(_frames())
 
 
 @pytest.mark.parametrize('compiled', [False, True])
 def test_autocast_gives_features_in_bfloat16(model, monkeypatch, compiled):
     _Recorded(monkeypatch)
-    found = make_encoder(model, True, compiled)(_frames())
+    found = make_encoder(model, 'bfloat16', compiled)(_frames())
     truth = model.extract_feature(_frames())
     assert found.dtype == torch.bfloat16 and truth.dtype == torch.float32
     assert (found.float() - truth).abs().max() < 0.05 * truth.abs().max()
@@ -112,10 +112,10 @@ def test_a_run_with_other_code_is_another_run(monkeypatch):
 
     protocol = get_protocol('quick')
     monkeypatch.setenv('MMLIIR_NATIVE', '0')
-    plain, compiled = (describe_input(protocol, Identity, False, own, torch.device('cpu')) for own in (False, True))
+    plain, compiled = (describe_input(protocol, Identity, 'float32', own, torch.device('cpu')) for own in (False, True))
     assert plain['compiled'] is False and compiled == plain | {'compiled': True}
     assert plain['affinity'] == 'torch on cpu'
-    assert describe_input(protocol, Identity, False, False, torch.device('cuda'))['affinity'] == 'torch on cuda'
+    assert describe_input(protocol, Identity, 'float32', False, torch.device('cuda'))['affinity'] == 'torch on cuda'
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def colours():
 def test_compiled_code_gives_the_features(colours):
     if not settle_compile(True, torch.device('cpu')):
         pytest.skip('nothing can be compiled here')
-    encode = make_encoder(colours, False, compiled=True)
+    encode = make_encoder(colours, 'float32', compiled=True)
     torch.testing.assert_close(encode(_frames()), colours.extract_feature(_frames()), rtol=1e-4, atol=1e-5)
 
 

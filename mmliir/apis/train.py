@@ -241,7 +241,9 @@ def settle_precision(cfg: Config, asked: str | None) -> Precision:
         'float32' or 'bfloat16'.
     """
     if asked is None:
-        asked = 'bfloat16' if _wrapper(cfg) == 'AutocastOptimWrapper' else cfg.get('precision', 'auto')
+        asked = cfg.get('precision', 'auto')
+        if asked == 'auto' and _wrapper(cfg) == 'AutocastOptimWrapper':
+            asked = 'bfloat16'
     if asked == 'auto' and _wrapper(cfg) not in _REPLACEABLE_WRAPPERS:
         asked = 'float32'  # a wrapper of the user's own
     chosen = reason = before = None

@@ -23,7 +23,7 @@ def add_compare(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _run_compare(args: argparse.Namespace) -> int:
-    # Here, and not at the top: they bring PyTorch, which `--help` does not wait for.
+    # Here, and not at the top: they bring the data sets and OpenCV, which `--help` does not wait for.
     from mmliir.evaluation.compare import compare, write_comparison
     from mmliir.evaluation.compare_tables import print_comparison, telling_names
     from mmliir.evaluation.summary import read_summary

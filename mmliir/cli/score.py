@@ -52,7 +52,7 @@ def add_score(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _run_score(args: argparse.Namespace) -> int:
-    # Here, and not at the top: they bring PyTorch, which `--help` does not wait for.
+    # Here, and not at the top: they bring the data sets and OpenCV, which `--help` does not wait for.
     from mmliir.evaluation.benchmarks import open_metric
     from mmliir.evaluation.scoring import score_all_there_is
     from mmliir.evaluation.tables import result_table

@@ -33,7 +33,7 @@ def add_submit(subparsers: argparse._SubParsersAction) -> None:
 def _run_submit(args: argparse.Namespace) -> int:
     if (args.check is None) == (args.pred is None or args.out is None):
         raise ValueError('give --pred DIR and --out FILE to make an archive, or --check FILE alone')
-    # Here, and not at the top: they bring PyTorch, which `--help` does not wait for.
+    # Here, and not at the top: they bring the data sets and OpenCV, which `--help` does not wait for.
     from mmliir.datasets import DavisDataset, YouTubeVosDataset
     from mmliir.evaluation.benchmarks import find_data_of
     from mmliir.evaluation.submission import validate_submission, write_submission

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from mmliir.components import DATASETS
-from mmliir.datasets.frames import BrokenMediaError
 from mmliir.datasets.named import NamedSamples, choose_sequences, is_folder_name
+from mmliir.datasets.pictures import BrokenMediaError
 from mmliir.datasets.safe_pickle import read_pickle
 from mmliir.structures import PointSample
 

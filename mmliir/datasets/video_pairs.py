@@ -6,7 +6,7 @@ import numpy as np
 from mmengine.logging import print_log
 from torch.utils.data import Dataset
 
-from mmliir.datasets.frames import BrokenMediaError
+from mmliir.datasets.pictures import BrokenMediaError
 from mmliir.datasets.samplers import PairIndex
 from mmliir.datasets.sources import VideoSource
 from mmliir.registry import DATASETS, TRANSFORMS

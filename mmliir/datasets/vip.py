@@ -197,7 +197,7 @@ def read_instance_classes(path: str | os.PathLike) -> dict[int, int]:
     if not path.is_file():
         raise FileNotFoundError(f'{path} not found: it says which class each instance of {path.stem}.png has. {_DOC}')
     classes: dict[int, int] = {}
-    for number, line in enumerate(path.read_text(encoding='utf-8-sig', errors='replace').splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         try:

@@ -105,7 +105,9 @@ def bfloat16_gain(device_type: str) -> float:
 
 @contextlib.contextmanager
 def computing_in(precision: Precision, device_type: str) -> Iterator[None]:
-    """Convolutions and products inside run in this precision."""
+    """Convolutions and products inside run in this precision: 'float32' or 'bfloat16', and nothing else."""
+    if precision not in ('float32', 'bfloat16'):
+        raise ValueError(f"precision must be 'float32' or 'bfloat16', got {precision!r}")
     if precision == 'float32':
         yield
     else:

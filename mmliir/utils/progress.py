@@ -17,6 +17,7 @@ class ProgressBar:
         unit: Of what is counted, behind the numbers.
         shown: False: says nothing. None: a bar on a terminal, and nothing elsewhere.
         line_interval: Where there is no terminal, seconds between lines; what ends sooner prints none.
+        bar_interval: On a terminal, seconds between notes that are asked for, see `is_due`.
         transient: Whether the bar goes away when it is done.
     """
 
@@ -26,16 +27,18 @@ class ProgressBar:
         unit: str = '',
         shown: bool | None = True,
         line_interval: float = 15.0,
+        bar_interval: float = 1.0,
         transient: bool = True,
     ) -> None:
         console = Console(stderr=True)
         self._name, self._unit = name, unit
-        self._line_interval = line_interval
         self._shown = console.is_terminal if shown is None else shown
         self._started = self._told = time.monotonic()
         self._first: int | None = None
         self._bar: Progress | None = None
+        self._interval = line_interval
         if self._shown and console.is_terminal:
+            self._interval = bar_interval
             columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
             columns += (TextColumn('{task.fields[note]}'), TimeRemainingColumn(), TextColumn('left'))
             self._bar = Progress(*columns, console=console, transient=transient)
@@ -50,8 +53,7 @@ class ProgressBar:
 
     def is_due(self) -> bool:
         """Whether a note given now is shown soon; a note that costs something need not be made before."""
-        interval = self._line_interval if self._bar is None else 1.0
-        return self._shown and time.monotonic() - self._told >= interval
+        return self._shown and time.monotonic() - self._told >= self._interval
 
     def update(self, done: int, total: int, name: str | None = None, note: str | None = None) -> None:
         """Move on.

@@ -1,6 +1,7 @@
 """Predictions on disk: whole sequences, resumed runs, refused mixtures."""
 
 import dataclasses
+import functools
 import json
 import threading
 
@@ -15,6 +16,7 @@ from mmliir.propagation import PRESETS, propagate_video
 from mmliir.structures import VideoSample
 from mmliir.utils import files
 from mmliir.utils.pipeline import OVERLAP_VARIABLE
+from mmliir.utils.progress import ProgressBar
 
 PROTOCOL = PRESETS['mast']
 CARD = ProtocolCard(
@@ -179,7 +181,8 @@ def test_names_that_cannot_be_folders_are_refused(names, tmp_path):
         _export([_sample(name) for name in names], tmp_path)
 
 
-def test_the_bar_goes_to_the_error_stream(tmp_path, capsys):
+def test_the_bar_goes_to_the_error_stream(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('mmliir.evaluation.export.ProgressBar', functools.partial(ProgressBar, line_interval=0))
     _export([_sample('a')], tmp_path, progress=True)
     captured = capsys.readouterr()
     assert captured.out == '' and 'frames' in captured.err

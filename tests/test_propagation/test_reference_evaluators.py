@@ -10,6 +10,7 @@ from mmliir.models import VideoPreprocessor
 from mmliir.models.backbones import VisionTransformer
 from mmliir.ops import MixturePrior
 from mmliir.propagation import get_protocol, propagate_video
+from mmliir.testing import reference_dino
 from mmliir.testing import reference_evaluators as evaluators
 from mmliir.testing.reference_propagation import attend_loop
 from mmliir.testing.synthetic import generate_video
@@ -83,7 +84,7 @@ def _dino_both_ways(frames, mask, encode, short_side, patch):
     """Label maps by DINO's loop restated and by ours, from the same frames."""
     normalize = VideoPreprocessor(color_space='rgb', mean=MEAN, std=STD).normalize
     with torch.no_grad():
-        theirs = evaluators.dino_video(frames, mask, encode, MEAN, STD, patch, short_side)
+        theirs = reference_dino.dino_video(frames, mask, encode, MEAN, STD, patch, short_side)
         protocol = get_protocol('dino').at_short_side(short_side)
         ours = propagate_video(frames, lambda images: encode(normalize(images)), {0: mask}, protocol, patch)
     return theirs, list(ours)

@@ -40,6 +40,7 @@ from torch import Tensor
 from mmliir.ops import triton_attend, window_topk_attend
 from mmliir.ops.native import Unavailable
 from mmliir.testing.reference_propagation import attend_loop
+from mmliir.utils.machine import processor_name
 from mmliir.version import __version__
 
 FOLDER = Path(__file__).resolve().parent
@@ -216,7 +217,7 @@ def versions(device: str) -> dict:
         'torch': torch.__version__,
         'triton': version_of('triton'),
         'mmengine': version_of('mmengine') or version_of('onedl-mmengine'),
-        'processor': platform.processor() or platform.machine(),
+        'processor': processor_name(),
         'cores': os.cpu_count(),
         'device': 'CPU',
         'convolutions_may_use_tf32': torch.backends.cudnn.allow_tf32,

@@ -40,6 +40,7 @@ from common import (
 )
 
 from mmliir.propagation import PropagationSession, get_protocol
+from mmliir.utils.machine import usable_cores
 
 #: Stride and channels of the features that each protocol is meant for.
 FEATURES = {'crw': (8, 256), 'liir_compat': (4, 64), 'liir_paper': (4, 64), 'dino': (16, 384)}
@@ -84,7 +85,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--sizes', nargs='+', default=['240x427', '480x854'], metavar='HxW', help='of the frames')
     parser.add_argument('--objects', type=int, default=5, metavar='N')
     parser.add_argument('--stream', type=int, default=5, metavar='N', help='steps after the references are full')
-    parser.add_argument('--threads', type=int, default=os.cpu_count(), metavar='N')
+    parser.add_argument('--threads', type=int, default=usable_cores(), metavar='N')
     parser.add_argument('--torch', action='store_true', help="PyTorch's path, without compiled code")
     parser.add_argument('--max-memory', type=int, metavar='BYTES', help='bound of the sessions')
     parser.add_argument('--quick', action='store_true', help='small frames in one process')

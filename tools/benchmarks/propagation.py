@@ -206,7 +206,7 @@ def parse_args() -> argparse.Namespace:
 def describe_backend(device: str) -> str:
     """Our code for the device, and the width of its vectors where it is compiled."""
     backend = fastest_backend(device)
-    return f'{backend}, {native.library().mmliir_width()}-bit vectors' if backend == 'native' else backend
+    return f'{backend}, {native.width()}-bit vectors' if backend == 'native' else backend
 
 
 # ------------------------------------------------------------------------------------------------- one measurement
@@ -228,7 +228,7 @@ def measure(args: argparse.Namespace) -> dict:
     if args.result is not None:
         np.save(args.result, result.cpu().numpy())
     walls, cpus = [cost.wall for cost in costs], [cost.cpu for cost in costs]
-    found['bits'] = native.library().mmliir_width() if algorithm == 'native' else None
+    found['bits'] = native.width() if algorithm == 'native' else None
     return {**found, 'wall': walls, 'cpu': cpus, 'mask_bytes': mask_bytes(case, algorithm)}
 
 

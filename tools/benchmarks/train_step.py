@@ -108,7 +108,7 @@ class Way:
     graphs: bool = False
 
     def __str__(self) -> str:
-        texts = {'compile': 'compiled', 'graphs': 'CUDA graphs', 'unfused': 'optimizer not fused'}
+        texts = {'compile': 'compiled', 'unfused': 'optimizer not fused'}
         kind = ['bfloat16' if self.amp else 'float32', *([self.layout] if self.layout != 'own' else [])]
         return ', '.join([*kind, *(text for name, text in texts.items() if getattr(self, name))])
 

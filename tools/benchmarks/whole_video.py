@@ -105,7 +105,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix='mmliir-video-') as folder:
         clip = open_clip(args, Path(folder))
         model = build_method(load_config(args.config), 'untrained', 0, args.device)
-        encode = make_encoder(model, args.amp, args.compile)
+        encode = make_encoder(model, 'bfloat16' if args.amp else 'float32', args.compile)
         if args.compile or args.device == 'cuda':
             propagate_all(first_frames(clip, 8, Path(folder) / 'warm'), encode, model.stride, protocol, folder, args)
         if args.device == 'cuda':

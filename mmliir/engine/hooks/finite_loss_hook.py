@@ -60,5 +60,5 @@ class FiniteLossHook(Hook):
             raise ValueError(
                 f'{culprit} not finite by step {step} (this rank\'s last loss: {float(loss):g}): stopped. The last '
                 f'checkpoint in {runner.work_dir} is from before; try a lower learning rate, a larger temperature, or '
-                'float32 instead of --amp'
+                '--precision float32'
             )

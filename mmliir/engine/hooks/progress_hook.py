@@ -16,18 +16,21 @@ class ProgressHook(Hook):
     Args:
         name: What is being done, in front of the bar.
         line_interval: Without a terminal: seconds between lines.
+        bar_interval: On a terminal: seconds between looks at the loss, each of which waits for the GPU.
     """
 
     priority = 'VERY_LOW'
 
-    def __init__(self, name: str = 'training', line_interval: float = 15.0):
+    def __init__(self, name: str = 'training', line_interval: float = 15.0, bar_interval: float = 1.0):
         self.name = name
         self.line_interval = line_interval
+        self.bar_interval = bar_interval
         self._bar: ProgressBar | None = None
 
     def before_train(self, runner):
         self._start, self._first = time.monotonic(), runner.iter
-        self._bar = ProgressBar(self.name, 'steps', is_main_process(), self.line_interval, transient=False)
+        shown, intervals = is_main_process(), (self.line_interval, self.bar_interval)
+        self._bar = ProgressBar(self.name, 'steps', shown, *intervals, transient=False)
         self._bar.update(runner.iter, runner.max_iters)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):

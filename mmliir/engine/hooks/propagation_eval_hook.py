@@ -84,6 +84,7 @@ class PropagationEvalHook(Hook):
             card=None,
             writer=WRITERS[self.task.dataset.kind],
             device=model.device,
+            progress=False,  # training shows a bar of its own
         )
         report.raise_for_failures()
         if ranks > 1:

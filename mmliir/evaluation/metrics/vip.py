@@ -31,6 +31,7 @@ from mmliir.evaluation.functional.semantic import (
     iou_per_class,
     mean_iou,
 )
+from mmliir.utils.files import read_text
 
 from .parallel import Progress, counted, in_order
 from .results import BenchmarkResult, SequenceResult, combine, coverage_notes, refuse_unscorable, unasked_notes
@@ -299,7 +300,7 @@ def _frame_matches(files: _Files, constant: float | None) -> InstanceMatches:
 def read_scored_instances(path: Path) -> list[tuple[int, float]]:
     """Return (class, score) of the ids 1, 2, ..."""
     predicted = []
-    for number, line in enumerate(path.read_text(encoding='utf-8-sig', errors='replace').splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         words = line.split()
         try:
             class_id, score = int(words[0]), float(words[1])

@@ -82,7 +82,13 @@ class FeatureEncoder(BaseModule):
         Args:
             settings: Arguments of `torch.compile`. Sizes are taken as fixed unless they say otherwise.
         """
-        self._compiled = torch.compile(self.backbone.forward, **{'dynamic': False, **settings})
+        settings = {'dynamic': False, **settings}
+        if self.memory_format is torch.contiguous_format and settings.get('backend', 'inductor') == 'inductor':
+            # On CPUs inductor makes every convolution channels last, see `training_format`.
+            mode = settings.pop('mode', None)
+            of_mode = {} if mode is None else torch._inductor.list_mode_options(mode)
+            settings['options'] = {**of_mode, 'layout_optimization': False, **(settings.get('options') or {})}
+        self._compiled = torch.compile(self.backbone.forward, **settings)
 
     def __getstate__(self) -> dict:
         """A copy has weights of its own, so that the compiled code of these is not its code."""

@@ -7,6 +7,7 @@ comes from.
 
 import contextlib
 import ctypes
+import dataclasses
 import functools
 import logging
 import os
@@ -142,8 +143,8 @@ def choice() -> str:
 
 
 def _level_in_use() -> Level:
-    library()
-    return _chosen_level()
+    code, own = library(), _chosen_level()
+    return own if own.width else dataclasses.replace(own, width=code.mmliir_width())
 
 
 def _chosen_level() -> Level:

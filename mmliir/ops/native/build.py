@@ -88,8 +88,6 @@ def with_library(level: Level, load: Callable[[Path], object]) -> object:
         found = _try(folder / name, load, refused)
         if found is not None:
             return found
-    for line in refused:
-        _logger.warning('%s: it is not used', line)
     try:
         return _build(cache_folder() / name, level, load)
     except (OSError, NotBuilt) as error:
@@ -106,6 +104,7 @@ def _try(path: Path, load: Callable[[Path], object], refused: list[str]) -> obje
             return load(path)
         except (OSError, AttributeError) as error:
             wrong = f'cannot be loaded ({error})'
+    _logger.warning('%s %s: it is not used', path, wrong)
     refused.append(f'{path} {wrong}')
     return None
 
