@@ -4,6 +4,7 @@ Two distributions provide the package `mmengine`: `mmengine` and its maintained 
 accepted; neither is a hard requirement, because each would overwrite the other's files.
 """
 
+import importlib.metadata
 import importlib.util
 import re
 import sys
@@ -43,12 +44,20 @@ def _version_on_disk() -> str:
         raise ImportError(f"{_INSTALL_HINT} (there is no package 'mmengine')")
     path = Path(spec.submodule_search_locations[0]) / 'version.py'
     try:
-        stated = re.search(r"""^__version__ *= *['"]([^'"]+)""", path.read_text(encoding='utf-8'), re.MULTILINE)
+        text = path.read_text(encoding='utf-8')
     except (OSError, UnicodeDecodeError) as error:
         raise ImportError(f'{_INSTALL_HINT} (reading its version: {error})') from error
-    if stated is None:
+    stated = re.search(r"""^__version__ *= *['"]([^'"]+)""", text, re.MULTILINE)
+    if stated is not None:
+        return stated[1]
+    # onedl-mmengine asks for that of its distribution.
+    distribution = re.search(r"""^__version__ *= *version\( *['"]([^'"]+)""", text, re.MULTILINE)
+    if distribution is None:
         raise ImportError(f'{_INSTALL_HINT} ({path} states no version)')
-    return stated[1]
+    try:
+        return importlib.metadata.version(distribution[1])
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ImportError(f'{_INSTALL_HINT} ({path} is of {distribution[1]}, which is not installed)') from error
 
 
 def _numbers(version: str) -> tuple[int, ...]:
